@@ -1,0 +1,1 @@
+"""clipctl, one file a command."""

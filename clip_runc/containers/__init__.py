@@ -1,0 +1,1 @@
+"""Root filesystems of containers: prepare, tear down, leases, garbage."""

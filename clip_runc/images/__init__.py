@@ -1,0 +1,1 @@
+"""From a reference to an index on this machine, and its mount."""

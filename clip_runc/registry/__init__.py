@@ -1,0 +1,1 @@
+"""Registries: references, credentials, manifests, ranges.  The only room that knows oras."""

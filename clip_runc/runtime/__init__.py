@@ -1,0 +1,1 @@
+"""The runc-compatible executable: argv, spec edits, the only exec."""

@@ -1,0 +1,1 @@
+"""Verified chunks of layers on disk, fetched once, when they are read."""
