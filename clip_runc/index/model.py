@@ -1,0 +1,91 @@
+"""The words that the rooms share: tar entries, extents, chunks, layers.
+
+Plain values only.  What reads or writes them lives in the other modules of
+``index/``; nothing here does I/O or arithmetic beyond properties.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+BLOCK = 512
+"""Bytes in a tar record and in an EROFS block of ours: file data of a tar is aligned to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """``length`` bytes at ``logical`` in a file lie at ``stream`` in the layer's tar stream."""
+
+    logical: int
+    stream: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One member of a layer's tar stream, whiteouts included, as the archive says it.
+
+    ``path`` and, for hard links, ``link`` are normalised: relative to the root of
+    the image, no empty, ``.`` or ``..`` component, no slash at either end; ``b""`` is
+    the root.  ``kind`` is an ``S_IFMT`` value of ``stat``, or ``0`` for a hard link;
+    ``mode`` the lower 12 bits.  ``extents`` cover the stored data of a regular file in
+    ascending order, without overlap; what lies between them and below ``size`` is zero.
+    """
+
+    path: bytes
+    kind: int
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+    size: int = 0
+    mtime_ns: int = 0
+    link: bytes = b""
+    rdev: tuple[int, int] = (0, 0)
+    xattrs: tuple[tuple[bytes, bytes], ...] = ()
+    extents: tuple[Extent, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a layer that is fetched, verified and stored as one.
+
+    ``raw`` offsets count bytes of the uncompressed tar stream, ``comp`` offsets bytes of
+    the blob; both are half open.  The first ``bit`` bits of the byte at ``comp_start`` belong
+    to the chunk before (gzip only); ``comp_end`` is rounded up to whole bytes.  ``sha256`` is of
+    the uncompressed bytes.  ``window`` is the place (offset, length) of the compressed
+    dictionary in the window section of the index, length 0 for none.
+    """
+
+    raw_start: int
+    raw_end: int
+    comp_start: int
+    comp_end: int
+    sha256: bytes
+    bit: int = 0
+    window: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of an image.
+
+    ``digest`` (of the blob) and ``diff_id`` (of the tar stream) are ``sha256:<hex>``.
+    ``codec`` says how a chunk is entered: ``"gzip"`` and ``"zstd"`` at each chunk, ``"none"``
+    anywhere, ``"stream"`` only from the start of the blob (one zstd frame, say), in which case
+    ``comp_start`` and ``comp_end`` of its chunks are not used and ``compression`` names the
+    decoder (``"gzip"`` or ``"zstd"``).
+    """
+
+    digest: str
+    diff_id: str
+    media_type: str
+    codec: str
+    compression: str
+    comp_size: int
+    raw_size: int
+    chunks: tuple[Chunk, ...] = field(repr=False)
+
+    @property
+    def diff_hex(self) -> str:
+        """The 64 hexadecimal digits of ``diff_id``: the layer's name in the store."""
+        return self.diff_id.removeprefix("sha256:")
