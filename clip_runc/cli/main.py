@@ -1,0 +1,95 @@
+"""``clipctl``: the group of commands, and the one place where errors become exit codes.
+
+Each command is a module of this package, imported when it is called: ``clipctl ls`` does not
+load what ``clipctl index`` needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from clip_runc import __version__
+from clip_runc.errors import ClipError
+
+COMMANDS = {
+    "bundle": "write a bundle for a container of an image",
+    "cat": "print a file of an image",
+    "gc": "tear down what containers that are gone left behind",
+    "images": "list the indexes on this machine",
+    "index": "make an index from a registry reference",
+    "inspect": "show what is in an index",
+    "install": "install the runtime binary and its hook",
+    "ls": "list files of an image",
+    "mount": "mount an index without a container",
+    "ps": "list the containers that run from an index",
+    "run": "run a container of an image, indexing it first where needed",
+    "status": "show what serves layer data",
+    "stop": "stop clipd",
+    "umount": "undo clipctl mount",
+    "uninstall": "undo clipctl install",
+    "verify": "check an index: structure, seed's symptoms, layers in the registry",
+}
+
+
+class Commands(click.Group):
+    """The commands by name, each from the module of that name."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Every name, sorted."""
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the module ``clip_runc.cli.<name>`` and take its ``command``."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"clip_runc.cli.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The list in ``--help``, without importing the modules."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="clipctl")
+@click.option(
+    "--config", type=click.Path(dir_okay=False), help="Configuration file in place of the default."
+)
+def clipctl(config: str | None) -> None:
+    """Index images, look into them, mount and run them lazily."""
+    if config:
+        os.environ["CLIP_RUNC_CONFIG"] = config
+
+
+def main() -> None:
+    """Run ``clipctl``; exit 1 with one message for an error of ours, 2 for a wrong call."""
+    try:
+        code = clipctl.main(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except ClipError as error:
+        click.echo(f"clipctl: {error.message}", err=True)
+        if error.hint:
+            click.echo(f"  {error.hint}", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output went away; Python would complain again while flushing.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except OSError as error:
+        click.echo(f"clipctl: {error.filename or 'system call'}: {error.strerror}", err=True)
+        sys.exit(1)
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+if __name__ == "__main__":
+    main()
