@@ -1,0 +1,252 @@
+"""From the compressed bytes of a chunk to its verified bytes; and whole streams, in order.
+
+``inflate_chunk`` keeps no state, so threads may call it side by side (the inflaters release
+the GIL).  Whatever the compressed bytes say, no more comes out than the index declares.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from clip_runc.errors import DigestMismatch, LayerFormatError
+from clip_runc.index.gzip_blocks import TRAILER, member_header, restart_bytes
+from clip_runc.index.model import Chunk, Layer
+
+try:  # ISA-L inflates twice as fast as zlib; where there is no build of it, zlib will do
+    from isal import isal_zlib as _fast
+except ImportError:  # pragma: no cover
+    _fast = zlib
+
+_FEED = 1 << 16
+"""Compressed bytes given to a gzip inflater at once: what follows a member is copied each time."""
+
+_ZSTD_FEED = 1 << 10
+"""The same for zstd, where four bytes can stand for 128 KiB: at most 32 MiB come out at once."""
+
+ZSTD_WINDOW_MAX = 1 << 27
+"""Largest zstd window we allocate: 128 MiB, what ``zstd -d`` accepts without being told."""
+
+
+def inflate_chunk(
+    layer: Layer, chunk: Chunk, compressed: bytes | memoryview, window: bytes = b""
+) -> bytes:
+    """The ``raw_end - raw_start`` bytes of ``chunk``, checked against its SHA-256.
+
+    ``compressed`` is the blob's ``[comp_start, comp_end)``; ``window`` the chunk's decompressed
+    dictionary.  Raises ``LayerFormatError`` for bytes that do not inflate to this many, and
+    ``DigestMismatch`` for wrong ones.  Not for ``codec == "stream"``: see ``stream_decoder``.
+    """
+    size = chunk.raw_end - chunk.raw_start
+    where = f"layer {layer.digest}, chunk at byte {chunk.comp_start}"
+    if len(compressed) != chunk.comp_end - chunk.comp_start:
+        raise LayerFormatError(
+            f"{where}: {len(compressed)} bytes instead of {chunk.comp_end - chunk.comp_start}"
+        )
+    if layer.codec == "gzip":
+        data = _inflate_gzip(where, chunk.bit, size, memoryview(compressed), window)
+    elif layer.codec == "zstd":
+        data = _inflate_zstd(where, size, compressed)
+    elif layer.codec == "none":
+        data = bytes(compressed)
+    else:
+        raise LayerFormatError(f"{where}: codec {layer.codec!r} cannot be entered at a chunk")
+    if len(data) != size:
+        raise LayerFormatError(f"{where}: {len(data)} bytes uncompressed instead of {size}")
+    if hashlib.sha256(data).digest() != chunk.sha256:
+        raise DigestMismatch(
+            f"{where}: the bytes do not match the index",
+            "the registry or a proxy served damaged bytes, or the index is of another layer",
+        )
+    return data
+
+
+def _inflate_gzip(where: str, bit: int, size: int, data: memoryview, window: bytes) -> bytes:
+    """``size`` bytes (or fewer, where the input ends) from ``bit`` of ``data[0]`` on."""
+    try:
+        pieces, left = _inflate_members(_fast, bit, size, data, window)
+    except _fast.error as error:
+        if _fast is zlib:
+            raise LayerFormatError(f"{where}: {error}") from None
+        try:  # a stream that ISA-L refuses may yet be one that zlib reads
+            pieces, left = _inflate_members(zlib, bit, size, data, window)
+        except zlib.error as second:
+            raise LayerFormatError(f"{where}: {second}") from None
+    del left
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _inflate_members(
+    library: Any, bit: int, size: int, data: memoryview, window: bytes
+) -> tuple[list[bytes], int]:
+    """Inflate; also says how many bytes are still missing.  A chunk may hold many members."""
+    inflater = _raw_inflater(library, window)
+    pieces: list[bytes] = []
+    left, position = size, 0
+    feed: bytes | memoryview = b""
+    if bit and data:
+        feed, position = restart_bytes(bit, data[0]), 1
+    while left and (feed or position < len(data)):
+        if not feed:
+            feed = data[position : position + _FEED]
+            position += len(feed)
+        piece = inflater.decompress(feed, left)
+        if piece:
+            pieces.append(piece)
+            left -= len(piece)
+        feed = b""
+        if inflater.eof:
+            position += TRAILER - len(inflater.unused_data)
+            if not left or position >= len(data):
+                break
+            position = member_header(data, position)
+            inflater = _raw_inflater(library, b"")
+    return pieces, left
+
+
+def _raw_inflater(library: Any, window: bytes) -> Any:
+    if window:
+        return library.decompressobj(-15, zdict=window)
+    return library.decompressobj(-15)
+
+
+def _inflate_zstd(where: str, size: int, compressed: bytes | memoryview) -> bytes:
+    """At most ``size`` bytes of the frames in ``compressed``; skippable frames give none."""
+    import zstandard
+
+    decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
+    try:
+        with decoder.stream_reader(compressed, read_across_frames=True) as reader:
+            return reader.read(size)
+    except zstandard.ZstdError as error:
+        raise LayerFormatError(f"{where}: {error}") from None
+
+
+class StreamDecoder(Protocol):
+    """Uncompresses a blob that is fed from its start, in pieces of any size."""
+
+    def pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """What ``data`` adds, in pieces that stay bounded (64 MiB) whatever it is."""
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        """The same as one ``bytes``: for callers that trust the data or set a limit."""
+
+    def finish(self) -> None:
+        """Say that the blob ends here; raises ``LayerFormatError`` if it must not."""
+
+
+def stream_decoder(compression: str, limit: int | None = None) -> StreamDecoder:
+    """A decoder for ``"gzip"``, ``"zstd"`` or ``"none"``.
+
+    Bytes that do not uncompress, or that come to more than ``limit``, raise
+    ``LayerFormatError``.
+    """
+    decoders = {"gzip": _GzipStream, "zstd": _ZstdStream, "none": _PlainStream}
+    if compression not in decoders:
+        raise LayerFormatError(f"compression {compression!r} is not one that we read")
+    return decoders[compression](limit)
+
+
+class _Stream:
+    """Counts what comes out; the subclasses say how it is made."""
+
+    def __init__(self, limit: int | None) -> None:
+        self._limit = limit
+        self._total = 0
+
+    def pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
+        for piece in self._decode(memoryview(data)):
+            self._total += len(piece)
+            if self._limit is not None and self._total > self._limit:
+                raise LayerFormatError(f"a layer holds more than the {self._limit} bytes declared")
+            if piece:
+                yield piece
+
+    def feed(self, data: bytes | memoryview) -> bytes:
+        return b"".join(self.pieces(data))
+
+    def _decode(self, data: memoryview) -> Iterator[bytes]:
+        raise NotImplementedError
+
+
+class _PlainStream(_Stream):
+    def _decode(self, data: memoryview) -> Iterator[bytes]:
+        yield bytes(data)
+
+    def finish(self) -> None:
+        """An uncompressed stream may end anywhere: only its digest can tell."""
+
+
+class _GzipStream(_Stream):
+    """gzip members, one after the other; zeros may follow the last one, as gzip(1) allows."""
+
+    def __init__(self, limit: int | None) -> None:
+        super().__init__(limit)
+        self._inflater: Any = _fast.decompressobj(31)
+        self._members = 0
+        self._started = False
+        self._padding = False
+
+    def _decode(self, data: memoryview) -> Iterator[bytes]:
+        position = 0
+        while position < len(data):
+            feed = data[position : position + _FEED]
+            position += len(feed)
+            if not self._started and self._skip_padding(feed):
+                continue
+            self._started = True
+            try:
+                yield self._inflater.decompress(feed)
+            except _fast.error as error:
+                raise LayerFormatError(f"gzip: {error}") from None
+            if self._inflater.eof:
+                position -= len(self._inflater.unused_data)
+                self._inflater = _fast.decompressobj(31)
+                self._members += 1
+                self._started = False
+
+    def _skip_padding(self, feed: memoryview) -> bool:
+        if self._members and feed[0] == 0:
+            self._padding = True
+        if self._padding and any(feed):
+            raise LayerFormatError("gzip: there is something behind the end of the stream")
+        return self._padding
+
+    def finish(self) -> None:
+        if self._started or not self._members:
+            raise LayerFormatError("gzip: the stream is cut short")
+
+
+class _ZstdStream(_Stream):
+    """zstd frames, skippable ones included, one after the other."""
+
+    def __init__(self, limit: int | None) -> None:
+        import zstandard
+
+        super().__init__(limit)
+        self._error = zstandard.ZstdError
+        self._decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
+        self._frame: Any = None
+        self._frames = 0
+
+    def _decode(self, data: memoryview) -> Iterator[bytes]:
+        position = 0
+        while position < len(data):
+            if self._frame is None:
+                self._frame = self._decompressor.decompressobj()
+            feed = data[position : position + _ZSTD_FEED]
+            position += len(feed)
+            try:
+                yield self._frame.decompress(feed)
+            except self._error as error:
+                raise LayerFormatError(f"zstd: {error}") from None
+            if self._frame.eof:
+                position -= len(self._frame.unused_data)
+                self._frame = None
+                self._frames += 1
+
+    def finish(self) -> None:
+        if self._frame is not None or not self._frames:
+            raise LayerFormatError("zstd: the stream is cut short")
