@@ -1,1 +1,1 @@
-"""Linux system calls and files: mounts, /dev/fuse, atomic writes, privileges.  The only room with ctypes."""
+"""Linux system calls and files: mounts, /dev/fuse, atomic writes, privileges; all of ctypes."""

@@ -1,0 +1,176 @@
+"""Giving privileges up, for good, before touching what came from a registry."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+
+from clip_runc import errors
+from clip_runc.linux import syscalls
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+# include/uapi/linux/prctl.h
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
+_PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
+_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
+_CAPABILITY_VERSION_3 = 0x20080522
+_RESULT_LIMIT = 64 << 20
+
+
+def set_name(name: str) -> None:
+    """Set the name of this thread that ps shows (the first 15 bytes count)."""
+    buffer = ctypes.create_string_buffer(name.encode()[:15])
+    syscalls.prctl(_PR_SET_NAME, ctypes.addressof(buffer))
+
+
+def set_death_signal(signal_number: int) -> None:
+    """Be sent ``signal_number`` when the thread that forked us ends; 0 for none."""
+    syscalls.prctl(_PR_SET_PDEATHSIG, signal_number)
+
+
+def close_all_but(keep: Iterable[int]) -> None:
+    """Close every descriptor from 3 up that is not in ``keep``."""
+    low = 3
+    for fd in sorted({fd for fd in keep if fd >= 3}):
+        os.closerange(low, fd)
+        low = fd + 1
+    os.closerange(low, max(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1] + 1, 1 << 16))
+
+
+def drop_privileges(
+    uid: int, *, keep_fds: Iterable[int] = (), files: int = 4096, memory: int | None = None
+) -> None:
+    """Become ``uid`` (and the group of that number) with no way back.
+
+    Descriptors but 0–2 and ``keep_fds`` are closed; supplementary groups and every
+    capability set, the bounding one included, are empty; no_new_privs is set; the process
+    cannot be dumped or traced by its own uid.  ``files`` limits descriptors, ``memory`` the
+    address space in bytes.  Where we are not root the identity stays and the rest is done.
+    Raises ``OSError``, and ``PermissionError`` if root could be had back.
+    """
+    close_all_but(keep_fds)
+    _limit(resource.RLIMIT_CORE, 0)
+    _limit(resource.RLIMIT_NOFILE, files)
+    if memory is not None:
+        _limit(resource.RLIMIT_AS, memory)
+    if os.geteuid() == 0:
+        _drop_bounding_set()
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
+    syscalls.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    _clear_capabilities()
+    syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    syscalls.prctl(_PR_SET_DUMPABLE, 0)
+    _refuse_way_back()
+
+
+def _limit(which: int, value: int) -> None:
+    """Lower a limit.  Hard limits are never raised: that wants CAP_SYS_RESOURCE."""
+    hard = resource.getrlimit(which)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(which, (value, value))
+
+
+def _drop_bounding_set() -> None:
+    with open("/proc/sys/kernel/cap_last_cap", encoding="ascii") as file:
+        last = int(file.read())
+    for capability in range(last + 1):
+        syscalls.prctl(_PR_CAPBSET_DROP, capability)
+
+
+def _clear_capabilities() -> None:
+    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+    nothing = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice 32 bits
+    syscalls.check(syscalls.libc.capset(header, nothing))
+
+
+def _refuse_way_back() -> None:
+    if 0 in os.getresuid() or 0 in os.getresgid():
+        raise PermissionError("still root after dropping privileges")
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return
+    raise PermissionError("root could be had back after dropping privileges")
+
+
+def run_unprivileged(
+    uid: int,
+    function: Callable[..., object],
+    *arguments: object,
+    keep_fds: Iterable[int] = (),
+    seconds: int = 120,
+    memory: int = 2 << 30,
+) -> object:
+    """``function(*arguments)`` in a forked child without privileges; its result, as JSON has it.
+
+    For untrusted bytes in a process of root.  The child keeps stdio and ``keep_fds``, may use
+    ``seconds`` of CPU and ``memory`` bytes of address space, and dies with us.  A ``ClipError``
+    of the child is raised here as the same class; any other end is a plain ``ClipError``.
+    Imports ought to be done before: the child may be unable to read the package.
+    """
+    receive, send = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _child(uid, send, function, arguments, [*keep_fds, send], seconds, memory)
+    os.close(send)
+    try:
+        with os.fdopen(receive, "rb") as pipe:
+            answer = pipe.read(_RESULT_LIMIT + 1)
+    finally:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return _result(answer, status, getattr(function, "__name__", "function"))
+
+
+def _child(
+    uid: int,
+    send: int,
+    function: Callable[..., object],
+    arguments: tuple[object, ...],
+    keep_fds: Iterable[int],
+    seconds: int,
+    memory: int,
+) -> None:
+    """Never returns: the caller's stack, handlers and buffers belong to the parent."""
+    try:
+        set_death_signal(signal.SIGKILL)
+        drop_privileges(uid, keep_fds=keep_fds, memory=memory)
+        set_death_signal(signal.SIGKILL)  # setresuid() has cleared it
+        _limit(resource.RLIMIT_CPU, seconds)
+        answer: dict[str, object] = {"result": function(*arguments)}
+    except errors.ClipError as error:
+        answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+    except BaseException as error:
+        answer = {"error": "ClipError", "message": f"{type(error).__name__}: {error}", "hint": ""}
+    try:
+        data = json.dumps(answer).encode()
+        while data:
+            data = data[os.write(send, data) :]
+    finally:
+        os._exit(0)
+
+
+def _result(answer: bytes, status: int, name: str) -> object:
+    try:
+        value = json.loads(answer) if len(answer) <= _RESULT_LIMIT else None
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
+        raise errors.ClipError(
+            f"{name} did not finish in its unprivileged process: {how}",
+            "the input is damaged or made to deceive, or memory is short",
+        )
+    if "error" not in value:
+        return value.get("result")
+    kind = getattr(errors, str(value["error"]), errors.ClipError)
+    if not (isinstance(kind, type) and issubclass(kind, errors.ClipError)):
+        kind = errors.ClipError
+    raise kind(str(value.get("message", "")), str(value.get("hint", "")))

@@ -1,0 +1,65 @@
+"""Which file system a path is on, and where overlay layers must not be put."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+
+from clip_runc.errors import StorageRefused
+from clip_runc.linux import syscalls
+
+# what statfs(2) calls them: include/uapi/linux/magic.h
+_MAGIC = {
+    0x01021994: "tmpfs",
+    0x858458F6: "ramfs",
+    0x794C7630: "overlay",
+    0xEF53: "ext4",
+    0x58465342: "xfs",
+    0x9123683E: "btrfs",
+    0x2FC12FC1: "zfs",
+    0xF2F52010: "f2fs",
+    0x65735546: "fuse",
+    0x6969: "nfs",
+    0xE0F5E1E2: "erofs",
+    0x73717368: "squashfs",
+    0x9FA0: "proc",
+    0x62656572: "sysfs",
+    0x63677270: "cgroup2",
+    0x27E0EB: "cgroup",
+    0xCA451A4E: "bcachefs",
+    0x01021997: "9p",
+}
+_UNSUITABLE = ("tmpfs", "ramfs", "overlay")
+
+
+def filesystem_type(path: str) -> str:
+    """The type of the file system that ``path`` is on ("ext4", "tmpfs", …); hex if unknown."""
+    buffer = ctypes.create_string_buffer(512)
+    syscalls.check(syscalls.libc.statfs(os.fsencode(path), buffer))
+    # struct statfs begins with f_type: a long everywhere, but 32 bits on s390x
+    width = 4 if os.uname().machine == "s390x" else ctypes.sizeof(ctypes.c_long)
+    magic = int.from_bytes(buffer.raw[:width], sys.byteorder) & 0xFFFFFFFF
+    return _MAGIC.get(magic, hex(magic))
+
+
+def refuse_unsuitable(path: str) -> None:
+    """Raise ``StorageRefused`` where ``path`` is on memory or on another overlay.
+
+    A directory that does not exist yet is judged by the nearest ancestor that does.
+    """
+    existing = os.path.realpath(path)
+    while not os.path.lexists(existing) and existing != "/":
+        existing = os.path.dirname(existing)
+    try:
+        kind = filesystem_type(existing)
+    except OSError as error:
+        raise StorageRefused(
+            f"{path}: {error.strerror}", "use a directory on a local disk"
+        ) from None
+    if kind in _UNSUITABLE:
+        raise StorageRefused(
+            f"{path} is on {kind}",
+            "overlay layers need persistent storage such as /var/lib/clip on ext4 or xfs, never"
+            " /dev/shm or another tmpfs, and not another overlay; set state_dir accordingly",
+        )
