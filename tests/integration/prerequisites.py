@@ -1,0 +1,52 @@
+"""What a test may need of the machine, each thing by its name.
+
+A missing one skips the test with that name where a person runs the tests, and fails it
+where ``CI`` is set: a machine that cannot run a test must not look as if it had passed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+PROGRAMS = {
+    "runc": "runc",
+    "crun": "crun",
+    "containerd": "containerd",
+    "docker-registry": "docker-registry",
+    "debootstrap": "debootstrap",
+    "busybox": "busybox",
+    "curl": "curl",
+}
+
+
+def in_ci() -> bool:
+    """Whether ``CI`` is set to anything but an empty string, 0 or false."""
+    return os.environ.get("CI", "").lower() not in ("", "0", "false")
+
+
+def missing(name: str) -> str:
+    """Why the prerequisite ``name`` is not met; empty when it is."""
+    if name == "root":
+        return "" if os.geteuid() == 0 else "not running as root"
+    if name == "fuse":
+        return "" if os.access("/dev/fuse", os.R_OK | os.W_OK) else "/dev/fuse cannot be opened"
+    if name in ("erofs", "overlay"):
+        known = Path("/proc/filesystems").read_text().split()
+        return "" if name in known else f"the kernel has no {name} file system"
+    program = PROGRAMS[name]
+    search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+    return "" if shutil.which(program, path=search) else f"{program} is not installed"
+
+
+def need(*names: str) -> None:
+    """Skip the calling test, or fail it in CI, unless all the prerequisites are met."""
+    for name in names:
+        if reason := missing(name):
+            message = f"prerequisite {name}: {reason} (scripts/setup installs it)"
+            if in_ci():
+                pytest.fail(message, pytrace=False)
+            pytest.skip(message)
