@@ -39,7 +39,10 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> None:
     """Print columns, numbers to the right, without lines between them."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
-    right = [bool(rows) and all(isinstance(r[i], (int, float)) for r in rows) for i in range(len(headers))]
+    right = [
+        bool(rows) and all(isinstance(r[i], (int, float)) for r in rows)
+        for i in range(len(headers))
+    ]
     for line in [list(headers), *cells]:
         parts = [
             cell.rjust(width) if to_right else cell.ljust(width)

@@ -33,3 +33,17 @@ def index_path(settings: Settings, text: str) -> str:
 def open_index(settings: Settings, text: str) -> ClipFile:
     """Open the index that ``text`` names."""
     return ClipFile.open(index_path(settings, text))
+
+
+def ensure_index(settings: Settings, text: str) -> str:
+    """The path of the index of ``text``, made now (with progress) where it is not here yet."""
+    if not looks_like_file(text):
+        from clip_runc.images.local import find
+
+        if find(settings, text) is None:
+            from clip_runc.cli.console import layer_progress
+            from clip_runc.images.make import index_image
+
+            with layer_progress() as progress:
+                index_image(settings, text, None, progress=progress)
+    return index_path(settings, text)

@@ -50,6 +50,8 @@ def _account(wanted: str, passwd: bytes) -> _Account:
     for account in _accounts(passwd):
         if account.name == wanted or (number is not None and account.uid == number):
             return account
+    if number == 0 or wanted == "root":
+        return _Account("root", 0, 0, "/root")
     if number is None:
         raise BundleError(
             f"user {wanted!r} of the image's config is not in its /etc/passwd",

@@ -1,0 +1,102 @@
+"""``clipctl inspect``: what is in an index."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from clip_runc.cli.console import emit_json, size, table
+from clip_runc.cli.opening import index_path
+from clip_runc.config import load
+from clip_runc.index.clip_check import check_clip
+from clip_runc.index.clipfile import ClipFile
+from clip_runc.linux.privileges import run_unprivileged
+
+
+@click.command("inspect")
+@click.argument("index")
+@click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
+def command(index: str, as_json: bool) -> None:
+    """Show layers, sizes, files and source of INDEX (a .clip file, or an indexed reference)."""
+    settings = load()
+    path = index_path(settings, index)
+    clip = ClipFile.open(path)
+    # The whole file is looked through here, which only a process without privileges may do.
+    summary = run_unprivileged(
+        settings.server_uid, _summary, clip, os.path.getsize(path), keep_fds=[clip.fileno()]
+    )
+    assert isinstance(summary, dict)
+    if as_json:
+        emit_json({"file": path, **summary})
+    else:
+        _show(path, summary)
+
+
+def _summary(clip: ClipFile, file_size: int) -> dict[str, Any]:
+    stats = check_clip(clip)
+    compressed = sum(layer.comp_size for layer in clip.layers)
+    return {
+        "source": clip.source,
+        "digest": clip.manifest_digest,
+        "platform": clip.platform,
+        "content_digest": clip.content_digest,
+        "size": file_size,
+        "compressed": compressed,
+        "share": file_size / compressed if compressed else 0.0,
+        "raw": sum(layer.raw_size for layer in clip.layers),
+        "inodes": stats.inodes,
+        "files": stats.files,
+        "directories": stats.dirs,
+        "symlinks": stats.symlinks,
+        "others": stats.others,
+        "file_bytes": stats.bytes,
+        "prefetch": len(clip.prefetch()),
+        "layers": [
+            {
+                "digest": layer.digest,
+                "diff_id": layer.diff_id,
+                "media_type": layer.media_type,
+                "codec": layer.codec,
+                "compressed": layer.comp_size,
+                "raw": layer.raw_size,
+                "chunks": len(layer.chunks),
+                "windows": sum(chunk.window[1] for chunk in layer.chunks),
+            }
+            for layer in clip.layers
+        ],
+    }
+
+
+def _show(path: str, summary: dict[str, Any]) -> None:
+    rows = [
+        ("index", f"{path} ({size(summary['size'])}, {summary['share']:.2%} of the layers)"),
+        ("source", f"{summary['source']}@{summary['digest']}"),
+        ("platform", summary["platform"]),
+        ("content", summary["content_digest"]),
+        (
+            "tree",
+            f"{summary['files']} files, {summary['directories']} directories, "
+            f"{summary['symlinks']} symlinks, {summary['others']} others; "
+            f"{size(summary['file_bytes'])} of file data",
+        ),
+        ("prefetch", f"{summary['prefetch']} ranges" if summary["prefetch"] else "no list"),
+    ]
+    for name, value in rows:
+        click.echo(f"{name:<9} {value}")
+    click.echo()
+    table(
+        [
+            (
+                layer["digest"].removeprefix("sha256:")[:12],
+                layer["codec"],
+                size(layer["compressed"]),
+                size(layer["raw"]),
+                layer["chunks"],
+                size(layer["windows"]),
+            )
+            for layer in summary["layers"]
+        ],
+        ("layer", "codec", "compressed", "raw", "chunks", "windows"),
+    )

@@ -1,0 +1,37 @@
+"""``clipctl status``: what serves layer data, and what it has served."""
+
+from __future__ import annotations
+
+import click
+
+from clip_runc.cli.console import emit_json, size
+from clip_runc.config import load
+
+
+@click.command("status")
+@click.option("--json", "as_json", is_flag=True, help="Everything clipd says, as JSON.")
+def command(as_json: bool) -> int:
+    """Show clipd: processes, mount, images, bytes fetched.  Exits with 3 when none runs."""
+    from clip_runc.fs.client import connect
+
+    client = connect(load())
+    if client is None:
+        if as_json:
+            emit_json({"running": False})
+        else:
+            click.echo("clipd is not running; the first container starts it")
+        return 3
+    with client:
+        status = client.status()
+    if as_json:
+        emit_json({"running": True, **status})
+        return 0
+    server = status["server"]
+    click.echo(f"supervisor  pid {status['supervisor']['pid']}")
+    click.echo(f"server      pid {server['pid']}, restarted {server['restarts']} times")
+    click.echo(f"fetched     {size(status.get('fetched', 0))}")
+    for image in status.get("images", ()):
+        click.echo(
+            f"image       {image if isinstance(image, str) else image.get('manifest', image)}"
+        )
+    return 0
