@@ -172,8 +172,10 @@ def demo_layer(layout: Path, scratch: Path) -> Blob:
     (tree / "usr/share/man/.wh.man1").touch()
     for path in tree.rglob("*"):
         os.utime(path, (1704067200, 1704067200))
-    names = (os.fsencode(path.relative_to(tree)) for path in tree.rglob("*"))
-    return write_layer(layout, tar_stream(tree, names))
+    names = [os.fsencode(path.relative_to(tree)) for path in tree.rglob("*")]
+    layer = write_layer(layout, tar_stream(tree, names))
+    shutil.rmtree(tree)
+    return layer
 
 
 def debian(cache: Path) -> Image:

@@ -1,0 +1,17 @@
+"""Puts an image of a layout into a registry, through the package's own client."""
+
+from __future__ import annotations
+
+from clip_runc.registry.client import Registry
+from clip_runc.registry.reference import Reference
+from tests.integration.image_maker import MANIFEST, Image
+
+
+def push(image: Image, host: str, repository: str, tag: str) -> str:
+    """Push what the registry lacks of the image; its reference, ``host/repository:tag``."""
+    reference = f"{host}/{repository}:{tag}"
+    with Registry(Reference.parse(reference)) as registry:
+        for blob in image.blobs:
+            registry.push_blob(str(blob.path), digest=blob.digest)
+        registry.push_manifest(image.manifest, MANIFEST)
+    return reference
