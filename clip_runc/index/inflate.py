@@ -9,16 +9,23 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any
 
 from clip_runc.errors import DigestMismatch, LayerFormatError
 from clip_runc.index.gzip_blocks import TRAILER, member_header, restart_bytes
 from clip_runc.index.model import Chunk, Layer
 
-try:  # ISA-L inflates twice as fast as zlib; where there is no build of it, zlib will do
-    from isal import isal_zlib as _fast
-except ImportError:  # pragma: no cover
-    _fast = zlib
+
+def _fastest() -> Any:
+    """ISA-L inflates twice as fast as zlib; where there is no build of it, zlib will do."""
+    try:
+        from isal import isal_zlib
+    except ImportError:  # pragma: no cover
+        return zlib
+    return isal_zlib
+
+
+_fast: Any = _fastest()
 
 _FEED = 1 << 16
 """Compressed bytes given to a gzip inflater at once: what follows a member is copied each time."""
@@ -124,39 +131,15 @@ def _inflate_zstd(where: str, size: int, compressed: bytes | memoryview) -> byte
         raise LayerFormatError(f"{where}: {error}") from None
 
 
-class StreamDecoder(Protocol):
+class StreamDecoder:
     """Uncompresses a blob that is fed from its start, in pieces of any size."""
-
-    def pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
-        """What ``data`` adds, in pieces that stay bounded (64 MiB) whatever it is."""
-
-    def feed(self, data: bytes | memoryview) -> bytes:
-        """The same as one ``bytes``: for callers that trust the data or set a limit."""
-
-    def finish(self) -> None:
-        """Say that the blob ends here; raises ``LayerFormatError`` if it must not."""
-
-
-def stream_decoder(compression: str, limit: int | None = None) -> StreamDecoder:
-    """A decoder for ``"gzip"``, ``"zstd"`` or ``"none"``.
-
-    Bytes that do not uncompress, or that come to more than ``limit``, raise
-    ``LayerFormatError``.
-    """
-    decoders = {"gzip": _GzipStream, "zstd": _ZstdStream, "none": _PlainStream}
-    if compression not in decoders:
-        raise LayerFormatError(f"compression {compression!r} is not one that we read")
-    return decoders[compression](limit)
-
-
-class _Stream:
-    """Counts what comes out; the subclasses say how it is made."""
 
     def __init__(self, limit: int | None) -> None:
         self._limit = limit
         self._total = 0
 
     def pieces(self, data: bytes | memoryview) -> Iterator[bytes]:
+        """What ``data`` adds, in pieces that stay bounded (64 MiB) whatever it is."""
         for piece in self._decode(memoryview(data)):
             self._total += len(piece)
             if self._limit is not None and self._total > self._limit:
@@ -165,13 +148,33 @@ class _Stream:
                 yield piece
 
     def feed(self, data: bytes | memoryview) -> bytes:
+        """The same as one ``bytes``: for callers that trust the data or set a limit."""
         return b"".join(self.pieces(data))
+
+    def finish(self) -> None:
+        """Say that the blob ends here; raises ``LayerFormatError`` if it must not."""
 
     def _decode(self, data: memoryview) -> Iterator[bytes]:
         raise NotImplementedError
 
 
-class _PlainStream(_Stream):
+def stream_decoder(compression: str, limit: int | None = None) -> StreamDecoder:
+    """A decoder for ``"gzip"``, ``"zstd"`` or ``"none"``.
+
+    Bytes that do not uncompress, or that come to more than ``limit``, raise
+    ``LayerFormatError``.
+    """
+    decoders: dict[str, type[StreamDecoder]] = {
+        "gzip": _GzipStream,
+        "zstd": _ZstdStream,
+        "none": _PlainStream,
+    }
+    if compression not in decoders:
+        raise LayerFormatError(f"compression {compression!r} is not one that we read")
+    return decoders[compression](limit)
+
+
+class _PlainStream(StreamDecoder):
     def _decode(self, data: memoryview) -> Iterator[bytes]:
         yield bytes(data)
 
@@ -179,7 +182,7 @@ class _PlainStream(_Stream):
         """An uncompressed stream may end anywhere: only its digest can tell."""
 
 
-class _GzipStream(_Stream):
+class _GzipStream(StreamDecoder):
     """gzip members, one after the other; zeros may follow the last one, as gzip(1) allows."""
 
     def __init__(self, limit: int | None) -> None:
@@ -219,14 +222,14 @@ class _GzipStream(_Stream):
             raise LayerFormatError("gzip: the stream is cut short")
 
 
-class _ZstdStream(_Stream):
+class _ZstdStream(StreamDecoder):
     """zstd frames, skippable ones included, one after the other."""
 
     def __init__(self, limit: int | None) -> None:
         import zstandard
 
         super().__init__(limit)
-        self._error = zstandard.ZstdError
+        self._error: Any = zstandard.ZstdError
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
         self._frame: Any = None
         self._frames = 0

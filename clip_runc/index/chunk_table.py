@@ -1,0 +1,45 @@
+"""Chunks as fixed records of 80 bytes: cheap to open, easy to bound."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+
+from clip_runc.errors import IndexFormatError
+from clip_runc.index.model import Chunk
+
+_RECORD = struct.Struct("<QIQIQIB3x32s8x")
+RECORD_SIZE = _RECORD.size
+MAX_CHUNKS = 1 << 18
+"""Chunks in one index: 512 GiB of layers at 2 MiB, and 120 MB of memory."""
+
+
+def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
+    """Records: raw start and length, compressed start and length, window place, bit, SHA-256."""
+    return b"".join(
+        _RECORD.pack(
+            chunk.raw_start,
+            chunk.raw_end - chunk.raw_start,
+            chunk.comp_start,
+            chunk.comp_end - chunk.comp_start,
+            *chunk.window,
+            chunk.bit,
+            chunk.sha256,
+        )
+        for chunk in chunks
+    )
+
+
+def unpack_chunks(table: bytes | memoryview) -> tuple[Chunk, ...]:
+    """The chunks of a table; raises ``IndexFormatError`` if it is not whole records.
+
+    The caller checks that they tile the layer (``clip_check`` and ``clipfile``).
+    """
+    if len(table) % RECORD_SIZE or len(table) > RECORD_SIZE * MAX_CHUNKS:
+        raise IndexFormatError(f"a chunk table of {len(table)} bytes")
+    return tuple(
+        Chunk(raw, raw + raw_len, comp, comp + comp_len, sha256, bit, (window, window_len))
+        for raw, raw_len, comp, comp_len, window, window_len, bit, sha256 in _RECORD.iter_unpack(
+            table
+        )
+    )
