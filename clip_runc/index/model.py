@@ -14,7 +14,10 @@ BLOCK = 512
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """``length`` bytes at ``logical`` in a file lie at ``stream`` in the layer's tar stream."""
+    """``length`` bytes at ``logical`` in a file lie at ``stream`` in the layer's tar stream.
+
+    A negative ``stream`` is ``~offset`` into the entry's ``literal`` bytes.
+    """
 
     logical: int
     stream: int
@@ -30,6 +33,8 @@ class Entry:
     the root.  ``kind`` is an ``S_IFMT`` value of ``stat``, or ``0`` for a hard link;
     ``mode`` the lower 12 bits.  ``extents`` cover the stored data of a regular file in
     ascending order, without overlap; what lies between them and below ``size`` is zero.
+    All but the end of the last lie on blocks of 512 bytes, in the file and in the stream; data
+    of a sparse file that does not is kept here, in ``literal``, whole blocks of it.
     """
 
     path: bytes
@@ -43,6 +48,7 @@ class Entry:
     rdev: tuple[int, int] = (0, 0)
     xattrs: tuple[tuple[bytes, bytes], ...] = ()
     extents: tuple[Extent, ...] = ()
+    literal: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)
