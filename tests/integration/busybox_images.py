@@ -166,3 +166,16 @@ def busybox(cache: Path, compressions: tuple[str, str, str] = ("gzip", "zstd", "
         return write_image(layout, layers, SETTINGS)
 
     return cached(cache / ("busybox-" + "-".join(compressions)), make)
+
+
+def plain(cache: Path) -> Image:
+    """One ordinary layer that any runtime unpacks, run as root; it sleeps, as a pod's pause does.
+
+    (containerd cannot unpack ``busybox``: a hard link to a file of a lower layer.)
+    """
+
+    def make(layout: Path) -> Image:
+        settings = {"Env": SETTINGS["Env"], "Entrypoint": ["/bin/busybox", "sleep", "1000000"]}
+        return write_image(layout, [write_layer(layout, [base_layer()])], settings)
+
+    return cached(cache / "plain", make)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.busybox_images import busybox
+from tests.integration.busybox_images import busybox, plain
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import Containerd, DockerRegistry
 from tests.integration.debian_images import debian, debian_variant
@@ -52,6 +52,13 @@ def busybox_image(scratch: Path) -> Image:
 def busybox_ref(registry: DockerRegistry, busybox_image: Image) -> str:
     """``busybox_image`` in the registry."""
     return push(busybox_image, registry.host, "small/busybox", "latest")
+
+
+@pytest.fixture(scope="session")
+def plain_ref(registry: DockerRegistry, scratch: Path) -> str:
+    """An ordinary image of one layer in the registry; also a sandbox image."""
+    need("busybox")
+    return push(plain(scratch / "images"), registry.host, "small/plain", "latest")
 
 
 @pytest.fixture(scope="session")

@@ -115,7 +115,7 @@ class Cri:
         linux = message({2: message({1: namespaces})})
         metadata = message({1: name, 2: f"{name}-uid", 3: "default"})
         directory = str(self.logs)
-        return message({1: metadata, 2: name, 3: directory, 7: annotations, 8: linux})
+        return message({1: metadata, 3: directory, 7: annotations, 8: linux})
 
     def run_sandbox(self, name: str, annotations: dict[str, str] | None = None) -> str:
         """Start a pod in the host's network; its id."""
