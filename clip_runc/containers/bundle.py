@@ -1,0 +1,269 @@
+"""A bundle's config.json: read, rewritten, and put back as it was.
+
+The directory is opened once and everything goes through that descriptor.  What we write keeps
+the members that we do not know, their order, and the file's owner and mode.  The original
+bytes are kept in the container's own directory, so that putting back is exact where nobody
+else has written the file since; where somebody has, only what is ours is taken out.
+
+Several containers may be made of one bundle.  The second finds the root of the first in the
+file; the original is then the one that the first one's state remembers.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from clip_runc.containers import state as states
+from clip_runc.containers.key import is_key
+from clip_runc.errors import BundleError
+from clip_runc.images import lean
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clip_runc.config import Settings
+    from clip_runc.containers.state import State
+
+CONFIG = "config.json"
+SIZE_LIMIT = 16 << 20
+_ORIGINAL = "config.json"
+
+Spec = dict[str, object]
+
+
+class Config:
+    """A config.json as it was read: ``spec`` is parsed, ``data`` its bytes."""
+
+    __slots__ = ("data", "mode", "owner", "spec")
+
+    def __init__(self, data: bytes, spec: Spec, mode: int, owner: tuple[int, int]) -> None:
+        self.data = data
+        self.spec = spec
+        self.mode = mode
+        self.owner = owner
+
+
+def open_bundle(path: str) -> int:
+    """A descriptor of the bundle's directory.  Raises ``BundleError``."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BundleError(f"bundle {path}: {error.strerror}") from None
+
+
+def read_config(bundle_fd: int) -> Config:
+    """The bundle's config.json.  Raises ``BundleError`` for one that cannot be used."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(CONFIG, flags, dir_fd=bundle_fd)
+    except OSError as error:
+        raise BundleError(f"{CONFIG}: {error.strerror}", "it must be a regular file") from None
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise BundleError(f"{CONFIG} is not a regular file")
+        data = _read_all(fd)
+    finally:
+        os.close(fd)
+    try:
+        spec = lean.loads_object(data)
+    except ValueError as error:
+        raise BundleError(f"{CONFIG}: {error}") from None
+    mode = stat.S_IMODE(status.st_mode)
+    return Config(data, spec, mode, (status.st_uid, status.st_gid))
+
+
+def _read_all(fd: int) -> bytes:
+    pieces: list[bytes] = []
+    size = 0
+    while data := os.read(fd, 1 << 20):
+        size += len(data)
+        if size > SIZE_LIMIT:
+            raise BundleError(f"{CONFIG} is larger than {SIZE_LIMIT >> 20} MiB")
+        pieces.append(data)
+    return b"".join(pieces)
+
+
+def read_original(settings: Settings, bundle_fd: int) -> Config:
+    """The config.json as it is without us: what a container made of the bundle now goes by.
+
+    The bytes on disk, unless another container of ours has rewritten them.
+    """
+    config = read_config(bundle_fd)
+    owner = _owner_of(settings, config.spec)
+    if owner is None:
+        return config
+    data = states.get(_original_path(settings, owner)) if _unchanged(owner, config) else None
+    if data is None:
+        spec = config.spec
+        _take_out(spec, owner)
+        data = lean.dumps(spec, "\t")
+    return Config(data, lean.loads_object(data), config.mode, config.owner)
+
+
+def _owner_of(settings: Settings, spec: Spec) -> State | None:
+    """The container whose root the spec names, if that is one of ours."""
+    path = root_path(spec)
+    prefix = f"{settings.rootfs_dir}/"
+    if not path.startswith(prefix):
+        return None
+    key = path.removeprefix(prefix).split("/", 1)[0]
+    if not is_key(key):
+        return None
+    owner = states.load(settings, key)
+    if owner is None:
+        # its state is lost, and with it what root was: runc's own default is the best guess
+        owner = states.State(key)
+        root = spec.get("root")
+        known = root if isinstance(root, dict) else {}
+        owner.original_root = {**known, "path": "rootfs"}
+        owner.root_path = path
+    return owner
+
+
+def root_path(spec: Spec) -> str:
+    """``root.path`` of a spec; ``""`` where it is missing or no string."""
+    root = spec.get("root")
+    path = root.get("path") if isinstance(root, dict) else None
+    return path if isinstance(path, str) else ""
+
+
+def _unchanged(state: State, config: Config) -> bool:
+    return bool(state.config_sha256) and lean.sha256_hex(config.data) == state.config_sha256
+
+
+def _original_path(settings: Settings, state: State) -> str:
+    return f"{states.directory(settings, state.key)}/{_ORIGINAL}"
+
+
+def rewrite(
+    settings: Settings, state: State, bundle_fd: int, edit: Callable[[Spec], object]
+) -> Config:
+    """Let ``edit`` change the bundle's original spec in place, and write that.
+
+    Before the file changes, ``state`` is on disk with all that ``restore`` needs.  The result is
+    the original.  Raises ``BundleError``; the bundle is then as it was.
+    """
+    original = read_original(settings, bundle_fd)
+    spec = lean.loads_object(original.data)
+    edit(spec)
+    data = lean.dumps(spec, "\t")
+    state.original_root = original.spec.get("root")
+    state.root_path = root_path(spec)
+    state.hooks = _added_hooks(original.spec, spec)
+    state.config_sha256 = lean.sha256_hex(data)
+    state.bundle = os.readlink(f"/proc/self/fd/{bundle_fd}")
+    try:
+        states.put(_original_path(settings, state), original.data, True)
+        states.save(settings, state, durable=True)
+        _replace(bundle_fd, data, original)
+    except OSError as error:
+        raise BundleError(f"{state.bundle}: cannot rewrite {CONFIG}: {error.strerror}") from None
+    return original
+
+
+def _added_hooks(before: Spec, after: Spec) -> dict[str, list[object]]:
+    """The hooks of ``after`` that ``before`` has not, by the moment they run at."""
+    old, new = before.get("hooks"), after.get("hooks")
+    old = old if isinstance(old, dict) else {}
+    added: dict[str, list[object]] = {}
+    for moment, hooks in (new if isinstance(new, dict) else {}).items():
+        known = old.get(moment)
+        fresh = [x for x in hooks if not (isinstance(known, list) and x in known)]
+        if fresh:
+            added[moment] = fresh
+    return added
+
+
+def _replace(bundle_fd: int, data: bytes, like: Config) -> None:
+    """Written beside, synced, renamed; owner and mode are those of the file before."""
+    temporary = f".{CONFIG}.{os.getpid()}.clip"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        fd = os.open(temporary, flags, 0o600, dir_fd=bundle_fd)
+    except FileExistsError:  # of a process that had our number and died
+        os.unlink(temporary, dir_fd=bundle_fd)
+        fd = os.open(temporary, flags, 0o600, dir_fd=bundle_fd)
+    try:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[os.write(fd, view) :]
+            if like.owner != (os.geteuid(), os.getegid()):
+                os.fchown(fd, *like.owner)
+            os.fchmod(fd, like.mode)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, CONFIG, src_dir_fd=bundle_fd, dst_dir_fd=bundle_fd)
+    except BaseException:
+        os.unlink(temporary, dir_fd=bundle_fd)
+        raise
+
+
+def restore(settings: Settings, state: State) -> str:
+    """Put config.json back as it was before ``state``'s container; what was done, in a word.
+
+    ``restored`` (exactly the original bytes), ``mended`` (somebody had written the file: only
+    our root and hooks were taken out), ``foreign`` (nothing of ours in it), ``gone``.
+    Raises ``BundleError`` where it should have been written and could not be.
+    """
+    if not state.config_sha256 or not state.bundle:
+        return "foreign"
+    try:
+        fd = open_bundle(state.bundle)
+    except BundleError:
+        return "gone"
+    try:
+        return _restore(settings, state, fd)
+    finally:
+        os.close(fd)
+
+
+def _restore(settings: Settings, state: State, fd: int) -> str:
+    try:
+        config = read_config(fd)
+    except BundleError:
+        return "gone"
+    if _unchanged(state, config):
+        data = states.get(_original_path(settings, state))
+        done = "restored"
+    else:
+        data, done = None, "mended"
+    if data is None:
+        if root_path(config.spec) != state.root_path or not state.root_path:
+            return "foreign"
+        _take_out(config.spec, state)
+        data = lean.dumps(config.spec, "\t")
+        done = "mended"
+    try:
+        _replace(fd, data, config)
+    except OSError as error:
+        message = f"{state.bundle}: cannot restore {CONFIG}: {error.strerror}"
+        raise BundleError(message) from None
+    return done
+
+
+def _take_out(spec: Spec, state: State) -> None:
+    """Undo root.path and our hooks in a spec that has other changes as well."""
+    original = state.original_root
+    path = original.get("path") if isinstance(original, dict) else None
+    root = spec.get("root")
+    if isinstance(root, dict):
+        if path is None:
+            del spec["root"]
+        else:
+            root["path"] = path
+    hooks = spec.get("hooks")
+    if not isinstance(hooks, dict):
+        return
+    for moment, ours in state.hooks.items():
+        present = hooks.get(moment)
+        if isinstance(present, list):
+            hooks[moment] = [hook for hook in present if hook not in ours]
+            if not hooks[moment]:
+                del hooks[moment]
+    if not hooks:
+        del spec["hooks"]

@@ -1,0 +1,95 @@
+"""Sweeping what neither ``delete`` nor the poststop hook could.
+
+A container is taken down when its own runtime does not know it (``<root>/<id>`` is gone) and
+the process that made it has ended, or when the machine has booted since.  An image is
+unmounted when it had no container for ``image_linger`` seconds.  Only names that are ours, in
+our directories, are touched.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from clip_runc.containers import leases, teardown
+from clip_runc.containers import state as states
+from clip_runc.containers.key import is_key
+from clip_runc.containers.prepare import lock_path
+from clip_runc.images.local import is_hex
+from clip_runc.images.mount import mounted_images, unmount_image
+from clip_runc.linux.files import boot_id, lock
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clip_runc.config import Settings
+    from clip_runc.containers.state import State
+
+
+def gc(settings: Settings, alive: Callable[[State], bool] | None = None) -> list[str]:
+    """Remove what is left of dead containers and unused image mounts; what was done, in words.
+
+    ``alive`` may answer for a container instead of the rule above.
+    """
+    boot = boot_id()
+    judge = alive or (lambda state: states.in_use(state, boot))
+    done: list[str] = []
+    for key in _keys(settings):
+        done += _sweep_dead(settings, key, judge)
+    done += [f"lease of {key} on {digits[:12]}" for digits, key in _drop_leases(settings)]
+    done += [f"files of {name}" for name in teardown.empty_trash(settings)]
+    now = time.time()
+    for image in mounted_images(settings):
+        idle = leases.idle_seconds(settings, image.manifest_hex, now)
+        if idle >= settings.image_linger and unmount_image(settings, image.manifest_hex):
+            done.append(f"mount of image {image.manifest_hex[:12]}, unused for {_words(idle)}")
+    return done
+
+
+def _words(seconds: float) -> str:
+    return "ever" if seconds == float("inf") else f"{seconds:.0f} s"
+
+
+def _keys(settings: Settings) -> list[str]:
+    """Every container that has a directory or a mount point."""
+    return sorted({*_names(settings.container_dir), *_names(settings.rootfs_dir)})
+
+
+def _names(directory: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(directory) if is_key(name)]
+    except FileNotFoundError:
+        return []
+
+
+def _sweep_dead(settings: Settings, key: str, alive: Callable[[State], bool]) -> list[str]:
+    os.makedirs(settings.lock_dir, 0o700, exist_ok=True)
+    try:
+        with lock(lock_path(settings, key), wait=False):
+            state = states.load(settings, key)
+            if state is not None and alive(state):
+                return []
+            if not teardown.exists(settings, key):
+                return []
+            problems = teardown.sweep(settings, key)
+    except BlockingIOError:  # it is being made or taken down this moment
+        return []
+    name = state.id if state is not None and state.id else key
+    return [f"container {name}", *(f"container {name}: {text}" for text in problems)]
+
+
+def _drop_leases(settings: Settings) -> list[tuple[str, str]]:
+    """Leases whose container has no directory any more."""
+    dropped: list[tuple[str, str]] = []
+    try:
+        images = [name for name in os.listdir(settings.lease_dir) if is_hex(name)]
+    except FileNotFoundError:
+        return []
+    for digits in images:
+        for key in _names(f"{settings.lease_dir}/{digits}"):
+            if not os.path.lexists(states.directory(settings, key)) and leases.release(
+                settings, digits, key
+            ):
+                dropped.append((digits, key))
+    return dropped

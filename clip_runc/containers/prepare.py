@@ -1,0 +1,176 @@
+"""A root filesystem for a container: an overlay over its image, and everything it needs.
+
+On the hot path of the shim.  Whatever fails, nothing of it stays.
+"""
+
+from __future__ import annotations
+
+import os
+
+from clip_runc.containers import leases
+from clip_runc.containers import state as states
+from clip_runc.errors import BundleError, ClipError, StoreError
+from clip_runc.images.mount import mount_image
+from clip_runc.linux.files import boot_id, lock, make_private_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clip_runc.config import Settings
+    from clip_runc.containers.state import State
+    from clip_runc.images.local import LocalImage
+
+
+class Prepared:
+    """What ``prepare`` made: ``rootfs`` is the overlay's mount point, ``mode`` the image's."""
+
+    __slots__ = ("key", "lower", "mode", "rootfs", "state", "upper")
+
+    def __init__(self, state: State, rootfs: str, upper: str, lower: str) -> None:
+        self.state = state
+        self.key = state.key
+        self.mode = state.mode
+        self.rootfs = rootfs
+        self.upper = upper
+        self.lower = lower
+
+
+def rootfs_path(settings: Settings, key: str) -> str:
+    """Where the overlay of container ``key`` is mounted."""
+    return f"{settings.rootfs_dir}/{key}/rootfs"
+
+
+def lock_path(settings: Settings, key: str) -> str:
+    """The file whose lock is held while a container is made or taken down."""
+    return f"{settings.lock_dir}/container-{key}"
+
+
+def prepare(
+    settings: Settings,
+    key: str,
+    image: LocalImage,
+    *,
+    nosuid: bool,
+    root: str = "",
+    container_id: str = "",
+    bundle: str = "",
+) -> Prepared:
+    """Mount a root filesystem of ``image`` for container ``key``.
+
+    ``root`` and ``container_id`` are runc's: by them ``gc`` knows later whether the container
+    still exists.  What a crashed attempt left under the key is taken away first; a container
+    that exists, or that another process is just making, raises ``BundleError``.
+    Raises ``StorageRefused``, ``MountFailed``, ``ServerError``, ``StoreError``.
+    """
+    make_directories(settings)
+    with lock(lock_path(settings, key)):
+        state = _new_state(key, image, root, container_id, bundle)
+        _make_room(settings, state)
+        try:
+            return _prepare(settings, state, image, nosuid)
+        except BaseException as error:
+            _undo(settings, key)
+            if isinstance(error, OSError):
+                message = f"cannot prepare container {container_id or key}: {error}"
+                raise StoreError(message, f"check {settings.state_dir}") from None
+            raise
+
+
+def make_directories(settings: Settings) -> None:
+    """The directories that hold containers, and a refusal of file systems that must not."""
+    from clip_runc.linux.storage import refuse_unsuitable
+
+    if not os.path.isdir(settings.container_dir):
+        refuse_unsuitable(settings.state_dir)
+        make_private_dir(settings.state_dir, 0o755)
+        make_private_dir(settings.container_dir)
+    if not (os.path.isdir(settings.rootfs_dir) and os.path.isdir(settings.lock_dir)):
+        # passable, not readable: the root of a user namespace has to get to its rootfs
+        make_private_dir(settings.run_dir, 0o711)
+        make_private_dir(settings.rootfs_dir, 0o711)
+        make_private_dir(settings.lock_dir)
+        make_private_dir(settings.lease_dir)
+    refuse_unsuitable(settings.container_dir)
+
+
+def _new_state(key: str, image: LocalImage, root: str, container_id: str, bundle: str) -> State:
+    import time
+
+    state = states.State(key)
+    state.id, state.image, state.bundle = container_id, image.manifest_hex, bundle
+    state.root = os.path.realpath(root) if root else ""
+    state.created, state.boot = int(time.time()), boot_id()
+    state.creator = (os.getpid(), states.start_time("self"))
+    return state
+
+
+def _make_room(settings: Settings, new: State) -> None:
+    """Nothing may be there under the key; what is left of a dead container is swept."""
+    if states.known_to_runc(new.root, new.id):
+        raise BundleError(f"container with id {new.id} already exists")
+    old = states.load(settings, new.key)
+    if old is not None and old.creator != new.creator and states.in_use(old, new.boot):
+        raise BundleError(
+            f"container with id {old.id or old.key} is being made by process {old.creator[0]}"
+            if old.root
+            else f"{old.key} is mounted already"
+        )
+    leftovers = (states.directory(settings, new.key), f"{settings.rootfs_dir}/{new.key}")
+    if old is not None or any(os.path.lexists(path) for path in leftovers):
+        from clip_runc.containers.teardown import sweep
+
+        problems = sweep(settings, new.key)
+        if any(os.path.lexists(path) for path in leftovers):
+            raise StoreError(
+                f"what an earlier container {new.id or new.key} left cannot be removed: "
+                + "; ".join(problems),
+                "clipctl gc tries again",
+            )
+
+
+def _prepare(settings: Settings, state: State, image: LocalImage, nosuid: bool) -> Prepared:
+    from clip_runc.linux.mount import mount_overlay
+
+    base = states.directory(settings, state.key)
+    upper, work = f"{base}/upper", f"{base}/work"
+    os.mkdir(base, 0o700)
+    states.save(settings, state, durable=False)
+    leases.acquire(settings, state.image, state.key)
+    mounted = mount_image(settings, image)
+    state.mode = mounted.mode
+    states.save(settings, state, durable=False)
+    _make_upper(upper, mounted.lower)
+    os.mkdir(work, 0o700)
+    rootfs = rootfs_path(settings, state.key)
+    os.mkdir(os.path.dirname(rootfs), 0o711)
+    os.mkdir(rootfs, 0o755)
+    mount_overlay(mounted.lower, upper, work, rootfs, nosuid=nosuid)
+    return Prepared(state, rootfs, upper, mounted.lower)
+
+
+def _make_upper(upper: str, lower: str) -> None:
+    """The root of an overlay looks like the upper directory: give it the image's attributes."""
+    os.mkdir(upper, 0o755)
+    like = os.stat(lower)
+    if (like.st_uid, like.st_gid) != (os.geteuid(), os.getegid()):
+        os.chown(upper, like.st_uid, like.st_gid)
+    os.chmod(upper, like.st_mode & 0o7777)
+    try:
+        names = os.listxattr(lower)
+    except OSError:
+        names = []
+    for name in names:
+        if not name.startswith("trusted.overlay."):
+            try:
+                os.setxattr(upper, name, os.getxattr(lower, name))
+            except OSError:  # a name that the disk's file system does not know
+                continue
+    os.utime(upper, ns=(like.st_atime_ns, like.st_mtime_ns))
+
+
+def _undo(settings: Settings, key: str) -> None:
+    from clip_runc.containers.teardown import sweep
+
+    try:
+        sweep(settings, key)
+    except (ClipError, OSError):
+        return  # the first error is the one to tell; gc sweeps again

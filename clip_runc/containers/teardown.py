@@ -1,0 +1,149 @@
+"""Taking a container's root filesystem down.  Twice is as good as once.
+
+Runs from ``delete``, from the poststop hook and from ``gc``, maybe at once; the container's lock
+puts them in a row.  Nothing here waits without an end, and one failure does not keep the rest
+from being done.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from clip_runc.containers import bundle, leases
+from clip_runc.containers import state as states
+from clip_runc.containers.prepare import lock_path, rootfs_path
+from clip_runc.containers.removal import remove_tree
+from clip_runc.errors import ClipError, MountFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clip_runc.config import Settings
+
+LOCK_SECONDS = 10.0
+REMOVE_SECONDS = 20.0
+_TRASH = ".trash"
+
+
+def teardown(settings: Settings, key: str, problems: list[str] | None = None) -> bool:
+    """Take down container ``key``; True if there was anything of it.
+
+    What did not work is appended to ``problems``, in words, and left for ``gc``.  Never raises
+    for a mount that is busy (it is detached, and gone when its last user is) nor for one that
+    is dead.
+    """
+    collected = problems if problems is not None else []
+    if not exists(settings, key):
+        return False
+    guard = _take_lock(settings, key)
+    if guard is None:
+        collected.append(f"{key}: another process is at it for {LOCK_SECONDS:.0f} s")
+        return True
+    try:
+        collected += sweep(settings, key)
+        if not exists(settings, key):
+            _forget_lock(settings, key)
+    finally:
+        os.close(guard)
+    return True
+
+
+def exists(settings: Settings, key: str) -> bool:
+    """Is anything of the container there: its directory, or its mount point?"""
+    places = (states.directory(settings, key), f"{settings.rootfs_dir}/{key}")
+    return any(os.path.lexists(place) for place in places)
+
+
+def _take_lock(settings: Settings, key: str) -> int | None:
+    os.makedirs(settings.lock_dir, 0o700, exist_ok=True)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(lock_path(settings, key), flags, 0o600)
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return fd
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(fd)
+                return None
+            time.sleep(0.02)
+
+
+def _forget_lock(settings: Settings, key: str) -> None:
+    """Whoever waits for the lock sees that the file is gone and makes another."""
+    try:
+        os.unlink(lock_path(settings, key))
+    except FileNotFoundError:
+        return
+
+
+def sweep(settings: Settings, key: str) -> list[str]:
+    """What ``teardown`` does, for a caller that holds the container's lock: the problems."""
+    problems: list[str] = []
+    state = states.load(settings, key)
+    if state is not None:
+        try:
+            bundle.restore(settings, state)
+        except ClipError as error:
+            problems.append(str(error))
+    problems += _unmount(settings, key)
+    if state is not None:
+        leases.release(settings, state.image, key)
+    else:
+        leases.release_all(settings, key)
+    problems += _remove(settings, key)
+    return problems
+
+
+def _unmount(settings: Settings, key: str) -> list[str]:
+    """Every mount at the rootfs, then the mount point."""
+    from clip_runc.linux.mount import unmount
+
+    rootfs = rootfs_path(settings, key)
+    problems: list[str] = []
+    try:
+        # Lazily from the start: a mount that another namespace pins must not hold up delete,
+        # and one over a dead server cannot be unmounted in any other way.
+        while unmount(rootfs, lazy=True):
+            continue
+    except MountFailed as error:
+        problems.append(str(error))
+    for path in (rootfs, os.path.dirname(rootfs)):
+        try:
+            os.rmdir(path)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            problems.append(f"{path}: {error.strerror}")
+    return problems
+
+
+def _remove(settings: Settings, key: str) -> list[str]:
+    """Out of the way in one rename, so that the id is free whatever is in there; then away."""
+    trash = f"{settings.container_dir}/{_TRASH}"
+    try:
+        os.mkdir(trash, 0o700)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        return []
+    gone = f"{trash}/{key}-{os.urandom(4).hex()}"
+    try:
+        os.rename(states.directory(settings, key), gone)
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        return [f"{states.directory(settings, key)}: {error.strerror}"]
+    return remove_tree(gone, REMOVE_SECONDS)
+
+
+def empty_trash(settings: Settings) -> list[str]:
+    """What a teardown had no time to remove: the names of what is gone now."""
+    trash = f"{settings.container_dir}/{_TRASH}"
+    try:
+        names = os.listdir(trash)
+    except FileNotFoundError:
+        return []
+    return [name for name in names if not remove_tree(f"{trash}/{name}", 600)]

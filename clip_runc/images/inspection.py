@@ -1,0 +1,40 @@
+"""What an unprivileged child does with an index before this machine believes it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+from clip_runc.index.clipfile import ClipFile
+
+_PIECE = 1 << 20
+
+
+def check_and_extract(index_fd: int, erofs_fd: int) -> dict[str, object]:
+    """Check the whole index at ``index_fd``; write its EROFS image to ``erofs_fd``.
+
+    What comes back is what ``images/local.py`` notes of an image; JSON values only.
+    Raises ``IndexFormatError``.
+    """
+    from clip_runc.index.clip_check import check_clip
+
+    clip = ClipFile.open(index_fd)
+    check_clip(clip)
+    view = memoryview(clip.erofs())
+    while view:
+        view = view[os.write(erofs_fd, view[:_PIECE]) :]
+    return describe(clip)
+
+
+def describe(clip: ClipFile) -> dict[str, object]:
+    """An index in a few words: digests, platform, source, and the layers' names and sizes."""
+    return {
+        "manifest": clip.manifest_digest.removeprefix("sha256:"),
+        "image_id": f"sha256:{hashlib.sha256(clip.config).hexdigest()}",
+        "platform": clip.platform,
+        "source": clip.source,
+        "layers": [
+            {"digest": x.digest, "diff": x.diff_hex, "size": x.comp_size, "raw_size": x.raw_size}
+            for x in clip.layers
+        ],
+    }

@@ -1,0 +1,356 @@
+"""One mount an image, shared by its containers.
+
+What is mounted is noted beside the mount point (``<hex>.mount``): the mode, the device number
+of the mount, and the device number of the FUSE mount that its data comes through (0 where
+every layer is complete on disk).  With that a container of a warm image asks neither clipd
+nor the mount table, and a mount whose FUSE server is gone for good is told from a live one.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+
+from clip_runc.errors import ClipError, MountFailed
+from clip_runc.images.local import at, is_hex, leases_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from clip_runc.config import Settings
+    from clip_runc.fs.client import Client
+    from clip_runc.images.local import LocalImage
+
+_ORDER = ("erofs", "loop", "tree")
+# Read-ahead of an EROFS mount: the default of 128 KiB cuts one chunk (about 2 MiB of the
+# compressed stream) into as many requests as fit.
+_READ_AHEAD_KIB = 2048
+_SECTOR = 512
+
+
+class MountedImage:
+    """Where an image can be read: ``lower`` is a directory, ``mode`` how it came to be."""
+
+    __slots__ = ("lower", "mode")
+
+    def __init__(self, lower: str, mode: str) -> None:
+        self.lower = lower
+        self.mode = mode
+
+
+def mount_image(settings: Settings, image: LocalImage) -> MountedImage:
+    """Have the image mounted; the same mount for every caller.
+
+    A forced ``layer_mode`` that does not work raises ``MountFailed`` with the reason; ``auto``
+    takes the first of erofs, loop and tree that does, and remembers it until reboot.  Whoever
+    wants the mount to stay holds a lease (``containers/leases.py``) before calling.
+    """
+    target = f"{settings.image_mount_dir}/{image.manifest_hex}"
+    try:
+        guard = image_lock(settings, image.manifest_hex)
+    except FileNotFoundError:
+        _make_directories(settings)
+        guard = image_lock(settings, image.manifest_hex)
+    try:
+        found = _alive(settings, target)
+        if found is None:
+            _clean(target)
+            found = _mount(settings, image, target)
+        return found
+    finally:
+        os.close(guard)
+
+
+def image_lock(settings: Settings, manifest_hex: str, *, wait: bool = True) -> int:
+    """Take the image's lock; closing the descriptor lets go of it."""
+    import fcntl
+
+    path = f"{settings.lock_dir}/image-{manifest_hex}"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def _make_directories(settings: Settings) -> None:
+    from clip_runc.linux.files import make_private_dir
+
+    make_private_dir(settings.run_dir, 0o711)
+    make_private_dir(settings.image_mount_dir, 0o711)
+    make_private_dir(settings.lock_dir)
+
+
+def _alive(settings: Settings, target: str) -> MountedImage | None:
+    """The mount at ``target`` if it is the one that was noted and its data can be read."""
+    noted = _read_note(target)
+    if noted is None:
+        return None
+    mode, device, fuse = noted
+    lower = _tree_path(settings, target) if mode == "tree" else target
+    try:
+        same = os.stat(lower).st_dev == device
+        if same and fuse:
+            same = os.stat(settings.fuse_dir).st_dev == fuse and _answers(settings.fuse_dir)
+    except OSError:
+        return None
+    return MountedImage(lower, mode) if same else None
+
+
+def _answers(fuse_dir: str) -> bool:
+    """Does the FUSE mount have a server?  Attributes may be cached; statfs always asks."""
+    try:
+        os.statvfs(fuse_dir)
+    except OSError as error:
+        return error.errno == errno.ENOSYS
+    return True
+
+
+def _tree_path(settings: Settings, target: str) -> str:
+    return f"{settings.fuse_dir}/images/{os.path.basename(target)}"
+
+
+def _read_note(target: str) -> tuple[str, int, int] | None:
+    try:
+        fd = os.open(f"{target}.mount", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fields = os.read(fd, 200).split()
+    finally:
+        os.close(fd)
+    if len(fields) != 3 or not fields[1].isdigit() or not fields[2].isdigit():
+        return None
+    return fields[0].decode("ascii", "replace"), int(fields[1]), int(fields[2])
+
+
+def _write_note(target: str, mode: str, device: int, fuse: int) -> None:
+    """Written beside and renamed; no sync: what it speaks of does not survive a reboot."""
+    _write(f"{target}.mount", f"{mode} {device} {fuse}\n")
+
+
+def _write(path: str, text: str) -> None:
+    temporary = f"{path}.new"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    fd = os.open(temporary, flags, 0o600)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+    os.rename(temporary, path)
+
+
+def _clean(target: str) -> None:
+    """Take away what is left of an earlier mount: dead ones, and stacks of them."""
+    from clip_runc.linux.mount import unmount
+
+    while unmount(target, lazy=True):
+        continue
+    try:
+        os.unlink(f"{target}.mount")
+    except FileNotFoundError:
+        return
+
+
+def _mount(settings: Settings, image: LocalImage, target: str) -> MountedImage:
+    from clip_runc.fs.client import ensure_clipd
+
+    client = ensure_clipd(settings)
+    answer = client.attach(image.manifest_hex, image.index_path)
+    errors: list[str] = []
+    for mode in _modes(settings):
+        try:
+            mounted = _try(settings, image, target, mode, answer)
+        except MountFailed as error:
+            if settings.layer_mode != "auto":
+                raise _forced(mode, error) from None
+            errors.append(f"{mode}: {error.message}")
+        else:
+            if settings.layer_mode == "auto":
+                _write(f"{settings.run_dir}/mode", mode)
+            return mounted
+    raise MountFailed(
+        f"{image.digest} can be mounted in no way: {'; '.join(errors)}",
+        "clipctl doctor says what this machine lacks",
+    )
+
+
+def _forced(mode: str, error: MountFailed) -> MountFailed:
+    message = f'layer_mode = "{mode}" does not work here: {error.message}'
+    return MountFailed(message, error.hint or 'layer_mode = "auto" takes what works', error.errno)
+
+
+def _modes(settings: Settings) -> Sequence[str]:
+    """What to try, in order: the mode that worked last on this boot comes first."""
+    if settings.layer_mode != "auto":
+        return (settings.layer_mode,)
+    try:
+        with open(f"{settings.run_dir}/mode", encoding="ascii") as file:
+            known = file.read(16)
+    except (OSError, UnicodeDecodeError):
+        return _ORDER
+    return sorted(_ORDER, key=lambda mode: mode != known)
+
+
+def _try(
+    settings: Settings, image: LocalImage, target: str, mode: str, answer: dict[str, object]
+) -> MountedImage:
+    if mode == "tree":
+        return _use_tree(settings, target)
+    paths, through_fuse = layer_paths(settings, answer)
+    fuse = os.stat(settings.fuse_dir).st_dev if through_fuse else 0
+    os.makedirs(target, 0o711, exist_ok=True)
+    # Noted before it is done: a process killed in between leaves a mount that the next one
+    # knows to be a stranger (the device number does not fit) and cleans.
+    _write_note(target, mode, 0, fuse)
+    if mode == "erofs":
+        _mount_on_files(image.erofs_path, paths, target)
+    else:
+        _mount_on_loops(image.erofs_path, paths, target)
+    device = os.stat(target).st_dev
+    _set_read_ahead(device)
+    _write_note(target, mode, device, fuse)
+    return MountedImage(target, mode)
+
+
+def layer_paths(settings: Settings, answer: dict[str, object]) -> tuple[list[str], bool]:
+    """The file of each layer, and whether any of them is a FUSE file.
+
+    A layer that is complete in the store is read straight from there, unless its length is no
+    multiple of 512: a device of EROFS has whole blocks, and only the FUSE file is padded.
+    """
+    layers = answer.get("layers")
+    paths: list[str] = []
+    through_fuse = False
+    for layer in layers if isinstance(layers, list) else []:
+        digits = str(layer["diff"])
+        if not is_hex(digits):
+            raise ClipError(f"clipd speaks of a layer {digits!r}", "is it of this version?")
+        path = f"{settings.store_dir}/{digits}/data"
+        if not (layer["complete"] and _whole_sectors(path)):
+            path = f"{settings.fuse_dir}/layers/{digits}"
+            through_fuse = True
+        paths.append(path)
+    return paths, through_fuse
+
+
+def _whole_sectors(path: str) -> bool:
+    try:
+        return os.stat(path).st_size % _SECTOR == 0
+    except OSError:
+        return False
+
+
+def _mount_on_files(meta: str, paths: Sequence[str], target: str) -> None:
+    from clip_runc.linux.mount import mount_erofs
+
+    mount_erofs(meta, paths, target)
+
+
+def _mount_on_loops(meta: str, paths: Sequence[str], target: str) -> None:
+    """The devices free themselves when the mount goes: they are made with autoclear."""
+    from clip_runc.linux.loop import attach
+    from clip_runc.linux.mount import mount_erofs
+
+    devices = []
+    try:
+        for path in (meta, *paths):
+            devices.append(attach(path))
+        mount_erofs(devices[0].path, [device.path for device in devices[1:]], target)
+    finally:
+        for device in devices:
+            device.close()
+
+
+def _use_tree(settings: Settings, target: str) -> MountedImage:
+    lower = _tree_path(settings, target)
+    try:
+        device = os.stat(lower).st_dev
+    except OSError as error:
+        reason = f"{lower}: {error.strerror}"
+        raise MountFailed(reason, "see clipd's log", error.errno or 0) from None
+    _write_note(target, "tree", device, device)
+    return MountedImage(lower, "tree")
+
+
+def _set_read_ahead(device: int) -> None:
+    """Best effort: without it reads are right and slower."""
+    path = f"/sys/class/bdi/{os.major(device)}:{os.minor(device)}/read_ahead_kb"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, str(_READ_AHEAD_KIB).encode())
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+
+
+def unmount_image(settings: Settings, manifest_hex: str) -> bool:
+    """Unmount the image and tell clipd; False where containers use it or it was not mounted."""
+    try:
+        guard = image_lock(settings, manifest_hex)
+    except FileNotFoundError:
+        return False
+    try:
+        if leases_of(settings, manifest_hex):
+            return False
+        return _unmount(settings, manifest_hex)
+    finally:
+        os.close(guard)
+
+
+def _unmount(settings: Settings, manifest_hex: str) -> bool:
+    target = f"{settings.image_mount_dir}/{manifest_hex}"
+    if _read_note(target) is None:
+        return False
+    _clean(target)
+    for directory in (target, f"{settings.lease_dir}/{manifest_hex}"):
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY, errno.EBUSY):
+                raise
+    _detach(settings, manifest_hex)
+    return True
+
+
+def _detach(settings: Settings, manifest_hex: str) -> None:
+    """clipd keeps nothing that matters of an image; one that is gone needs not be told."""
+    from clip_runc.errors import ServerError
+
+    client = connect(settings)
+    if client is None:
+        return
+    try:
+        client.detach(manifest_hex)
+    except ServerError:
+        return
+
+
+def connect(settings: Settings) -> Client | None:
+    """clipd if it runs; it is not started for this."""
+    from clip_runc.errors import ServerError
+    from clip_runc.fs.client import Client
+
+    if not os.path.exists(settings.socket):
+        return None
+    try:
+        return Client.connect(settings)
+    except (ServerError, OSError):
+        return None
+
+
+def mounted_images(settings: Settings) -> list[LocalImage]:
+    """The images that have a mount, by their notes."""
+    try:
+        names = sorted(os.listdir(settings.image_mount_dir))
+    except FileNotFoundError:
+        return []
+    found = [name.removesuffix(".mount") for name in names if name.endswith(".mount")]
+    return [at(settings, digits) for digits in found if is_hex(digits)]
