@@ -1,0 +1,151 @@
+"""Talking to clipd, and starting it where it does not run.  Standard library only."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from clip_runc.errors import ServerError
+from clip_runc.fs import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from clip_runc.config import Settings
+
+_CONNECT_SECONDS = 5.0
+_REQUEST_SECONDS = 60.0
+_START_SECONDS = 30.0
+
+
+class Client:
+    """A connection to clipd.  Every call raises ``ServerError``, or what clipd answered."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        sock.settimeout(_REQUEST_SECONDS)
+
+    @classmethod
+    def connect(cls, settings: Settings) -> Client:
+        """Connect to a clipd that runs.  Raises ``ServerError``."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        sock.settimeout(_CONNECT_SECONDS)
+        try:
+            sock.connect(settings.socket)
+        except OSError as error:
+            sock.close()
+            message = f"{settings.socket}: {error.strerror or error}"
+            raise ServerError(message, "clipd does not run; containers start it") from None
+        return cls(sock)
+
+    def attach(self, manifest_hex: str, index_path: str) -> dict[str, object]:
+        """Have an image served: ``{"layers": [{"diff", "complete"}], "tree": path}``."""
+        return self._call({"op": "attach", "image": manifest_hex, "index": index_path})
+
+    def detach(self, manifest_hex: str) -> None:
+        """Have an image served no longer; one that is not is all right."""
+        self._call({"op": "detach", "image": manifest_hex})
+
+    def prefetch(self, manifest_hex: str) -> None:
+        """Have what the index lists for prefetching fetched in the background."""
+        self._call({"op": "prefetch", "image": manifest_hex})
+
+    def status(self) -> dict[str, object]:
+        """Processes, images, bytes fetched."""
+        return self._call({"op": "status"})
+
+    def stop(self) -> None:
+        """End clipd and unmount its filesystem; returns when both are gone."""
+        self._call({"op": "stop"})
+        try:
+            while protocol.receive(self._sock) is not None:
+                continue
+        except OSError as error:
+            raise ServerError(f"clipd does not end: {error}") from None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, message: protocol.Message) -> protocol.Message:
+        try:
+            protocol.send(self._sock, message)
+            answer = protocol.receive(self._sock)
+        except TimeoutError:
+            reason = f"clipd gave no answer to {message['op']} in {_REQUEST_SECONDS:g} s"
+            raise ServerError(reason, "its log is clipd.log in the run directory") from None
+        except OSError as error:
+            raise ServerError(f"clipd hung up at {message['op']}: {error}", "try again") from None
+        if answer is None:
+            raise ServerError(f"clipd hung up at {message['op']}", "try again")
+        return protocol.raise_error(answer[0])
+
+
+def connect(settings: Settings) -> Client | None:
+    """clipd if it runs, else None."""
+    try:
+        return Client.connect(settings)
+    except ServerError:
+        return None
+
+
+def ensure_clipd(settings: Settings) -> Client:
+    """clipd, started where it does not run; however many ask at once, one is.  ``ServerError``."""
+    found = connect(settings)
+    if found is not None:
+        return found
+    from clip_runc.linux.files import lock, make_private_dir
+
+    make_private_dir(settings.run_dir, 0o711)
+    make_private_dir(settings.lock_dir)
+    with lock(f"{settings.lock_dir}/clipd-start"):
+        found = connect(settings)
+        if found is None:
+            _start(settings)
+            found = Client.connect(settings)
+    return found
+
+
+def _start(settings: Settings) -> None:
+    """Start the supervisor and wait until it listens."""
+    from clip_runc.fs import start
+    from clip_runc.linux.processes import spawn
+
+    receive, send = os.pipe()
+    with os.fdopen(receive, "rb") as pipe:
+        try:
+            argv = start.command("supervisor", settings, start.package_paths(), ready=send)
+            child = spawn(argv, [send], start.environment())
+        except OSError as error:
+            raise ServerError(f"clipd cannot be started: {error}") from None
+        finally:
+            os.close(send)
+        _wait_for(pipe.fileno(), settings)
+        answer = pipe.read()
+    os.waitpid(child, 0)  # the process that forked the daemon
+    if answer != b"ready\n":
+        raise ServerError(
+            f"clipd did not start: {answer.decode(errors='replace').strip() or 'it died'}",
+            f"its log is {settings.run_dir}/clipd.log",
+        )
+
+
+def _wait_for(fd: int, settings: Settings) -> None:
+    import select
+
+    if not select.select([fd], [], [], _START_SECONDS)[0]:
+        raise ServerError(
+            f"clipd is not ready after {_START_SECONDS:g} s", f"see {settings.run_dir}/clipd.log"
+        )

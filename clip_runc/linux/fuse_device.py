@@ -1,0 +1,145 @@
+"""``/dev/fuse``: mounting on it, the INIT handshake, asking the kernel to ask again.
+
+clipd answers FUSE_INIT itself, and not the server through libfuse: the answer then is the
+same whichever server comes, and it may hold what libfuse 3.14 and pyfuse3 cannot say
+(``max_background``, cached symlinks).  A server is given a copy of the request; its answer is
+refused by the kernel with ENOENT, which libfuse takes for an interrupted request.
+Layouts: include/uapi/linux/fuse.h.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import struct
+
+from clip_runc.errors import MountFailed
+from clip_runc.linux.mount import MS_NODEV, MS_NOSUID, MS_RDONLY, mount_filesystem
+
+_IN_HEADER = struct.Struct("=IIQQIIIHH")
+_INIT_IN = struct.Struct("=IIII")  # major, minor, max_readahead, flags; flags2 follows
+_OUT_HEADER = struct.Struct("=IiQ")
+_INIT_OUT = struct.Struct("=IIIIHHIIHHI28x")
+_OPCODE_INIT = 26
+_NOTIFY_RESEND = 7
+
+ASYNC_READ = 1 << 0
+DO_READDIRPLUS = 1 << 13
+ASYNC_DIO = 1 << 15
+PARALLEL_DIROPS = 1 << 18
+MAX_PAGES = 1 << 22
+CACHE_SYMLINKS = 1 << 23
+EXPLICIT_INVAL_DATA = 1 << 25
+_INIT_EXT = 1 << 30
+_HAS_RESEND = 1 << 39
+_WANTED = (
+    ASYNC_READ
+    | DO_READDIRPLUS
+    | ASYNC_DIO
+    | PARALLEL_DIROPS
+    | MAX_PAGES
+    | CACHE_SYMLINKS
+    | EXPLICIT_INVAL_DATA
+)
+
+MAX_READ = 1 << 20
+_PAGE = os.sysconf("SC_PAGESIZE")
+_BUFFER = MAX_READ + (64 << 10)
+# Beyond these many outstanding read-aheads the kernel holds further ones back, those of other
+# files included; its default of 12 lets one stalled blob stall every image.
+_MAX_BACKGROUND = 256
+_CONGESTION = 192
+
+
+def open_device() -> int:
+    """A new, close-on-exec descriptor of ``/dev/fuse``.  Raises ``MountFailed``."""
+    try:
+        return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    except OSError as error:
+        message = f"/dev/fuse: {error.strerror}"
+        raise MountFailed(
+            message, "load the fuse module (modprobe fuse)", error.errno or 0
+        ) from None
+
+
+def mount_fuse(device: int, target: str) -> None:
+    """Mount ``device`` read-only at ``target``, for every user, modes checked by the kernel."""
+    options: list[tuple[str, str | None]] = [
+        ("fd", str(device)),
+        ("rootmode", "40000"),
+        ("user_id", "0"),
+        ("group_id", "0"),
+        ("default_permissions", None),
+        ("allow_other", None),
+        ("max_read", str(MAX_READ)),
+    ]
+    mount_filesystem("fuse", "clip", options, target, MS_RDONLY | MS_NODEV | MS_NOSUID)
+
+
+def read_init(device: int) -> bytes:
+    """The kernel's first request, which waits since the mount.  Raises ``MountFailed``."""
+    request = os.read(device, _BUFFER)
+    if len(request) < _IN_HEADER.size + _INIT_IN.size or _opcode(request) != _OPCODE_INIT:
+        raise MountFailed("the kernel's first FUSE request is not INIT", "this is a bug")
+    return request
+
+
+def _opcode(request: bytes) -> int:
+    opcode: int = _IN_HEADER.unpack_from(request)[1]
+    return opcode
+
+
+def init_reply(request: bytes) -> bytes:
+    """The answer to INIT: of what we want, what this kernel has."""
+    unique = _IN_HEADER.unpack_from(request)[2]
+    major, minor, readahead, flags = _INIT_IN.unpack_from(request, _IN_HEADER.size)
+    if major != 7 or minor < 23:
+        raise MountFailed(f"the kernel speaks FUSE {major}.{minor}", "Linux 4.2 or later is needed")
+    max_pages = MAX_READ // _PAGE
+    body = _INIT_OUT.pack(
+        7, min(minor, 31), readahead, flags & _WANTED, _MAX_BACKGROUND, _CONGESTION,
+        4096, 1, max_pages, 0, 0,
+    )  # fmt: skip
+    return _OUT_HEADER.pack(_OUT_HEADER.size + len(body), 0, unique) + body
+
+
+def can_resend(request: bytes) -> bool:
+    """Does the kernel that sent this INIT know FUSE_NOTIFY_RESEND (Linux 6.9)?"""
+    offset = _IN_HEADER.size + _INIT_IN.size
+    low = _INIT_IN.unpack_from(request, _IN_HEADER.size)[3]
+    if not low & _INIT_EXT or len(request) < offset + 4:
+        return False
+    high: int = struct.unpack_from("=I", request, offset)[0]
+    return bool(high << 32 & _HAS_RESEND)
+
+
+def resend(device: int) -> bool:
+    """Have the kernel repeat every request that a dead server took; False before 6.9."""
+    try:
+        os.write(device, _OUT_HEADER.pack(_OUT_HEADER.size, _NOTIFY_RESEND, 0))
+    except OSError:
+        return False
+    return True
+
+
+def is_connected(device: int) -> bool:
+    """Is the mount behind ``device`` still there?"""
+    poll = select.poll()
+    poll.register(device, select.POLLIN)
+    return not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def set_read_ahead(device_number: int, kib: int) -> bool:
+    """Set the read-ahead of the mount with this ``st_dev``; False where sysfs says no."""
+    path = f"/sys/class/bdi/{os.major(device_number)}:{os.minor(device_number)}/read_ahead_kb"
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        os.write(fd, str(kib).encode())
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True
