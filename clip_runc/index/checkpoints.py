@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 import zstandard
@@ -42,40 +43,49 @@ class Cutter:
     next point would take it beyond ``max_raw`` uncompressed ones.  A point is used only if
     the one after it is ``WINDOW`` bytes away: rapidgzip blanks the bytes of a window that are
     not needed *up to the next point*, which says enough only if that is no nearer.
+
+    A point is decided upon when the next one is known, never earlier: when it becomes known
+    depends on threads, and the same layer must give the same chunks.
     """
 
     def __init__(self, target: int, max_raw: int = MAX_RAW) -> None:
         self._target = target - target // 16  # points rarely fall on the target: rather below
         self._max_raw = max_raw
         self._seen = -1
-        self._start = Cut(0, 0)
+        self._taken = 0
         self.cuts: list[Cut] = []
 
-    def choose(self, points: Iterable[tuple[int, int]], settled: int) -> list[Cut]:
-        """New cuts among ``points`` ((bit, raw), all that are known of those below ``settled``).
+    def choose(self, points: Iterable[tuple[int, int]], total: int | None = None) -> int:
+        """Decide on all points, (bit, raw), but the last; on that too if ``total`` is given.
 
-        A point waits for a later call until its successor must be known.
+        ``points`` are those known, old ones included; ``total`` is the size of the stream, known
+        at its end.  Returns the uncompressed position up to which all cuts are known.
         """
-        ordered = sorted(Cut(raw, bit) for bit, raw in points if bit > self._seen)
-        chosen: list[Cut] = []
-        for number, point in enumerate(ordered):
-            following = ordered[number + 1].raw if number + 1 < len(ordered) else settled
-            if number + 1 == len(ordered) and settled < point.raw + WINDOW:
-                break
-            self._seen = point.bit
-            if self._wanted(point, following):
-                self._start = point
-                chosen.append(point)
-        self.cuts += chosen
-        return chosen
+        new = sorted(
+            (bit, raw) for bit, raw in points if bit > self._seen and (total is None or raw < total)
+        )
+        if total is not None:
+            new.append((-1, total))
+        for (bit, raw), (_, following) in pairwise(new):
+            self._seen = bit
+            if self._wanted(raw, bit, following):
+                self.cuts.append(Cut(raw, bit))
+        return new[-1][1] if new else 0
 
-    def _wanted(self, point: Cut, following: int) -> bool:
+    def take(self, end: int) -> list[Cut]:
+        """The cuts below ``end`` that were not taken before."""
+        first = self._taken
+        while self._taken < len(self.cuts) and self.cuts[self._taken].raw < end:
+            self._taken += 1
+        return self.cuts[first : self._taken]
+
+    def _wanted(self, raw: int, bit: int, following: int) -> bool:
         if not self.cuts:
-            return point.raw == 0
-        if following - point.raw < WINDOW or point.raw == self._start.raw:
+            return True
+        start = self.cuts[-1]
+        if following - raw < WINDOW or raw == start.raw:
             return False
-        compressed = (point.bit - self._start.bit) // 8
-        return compressed >= self._target or following - self._start.raw > self._max_raw
+        return bit - start.bit >= self._target * 8 or following - start.raw > self._max_raw
 
 
 class Fixed:

@@ -30,9 +30,7 @@ _fast: Any = _fastest()
 _FEED = 1 << 16
 """Compressed bytes given to a gzip inflater at once: what follows a member is copied each time."""
 
-_ZSTD_FEED = 1 << 10
-"""The same for zstd, where four bytes can stand for 128 KiB: at most 32 MiB come out at once."""
-
+_SKIP, _END = 2, 1  # see zstd_frames, which is imported only where there is zstd
 ZSTD_WINDOW_MAX = 1 << 27
 """Largest zstd window we allocate: 128 MiB, what ``zstd -d`` accepts without being told."""
 
@@ -223,33 +221,34 @@ class _GzipStream(StreamDecoder):
 
 
 class _ZstdStream(StreamDecoder):
-    """zstd frames, skippable ones included, one after the other."""
+    """zstd frames, skippable ones left out, one after the other."""
 
     def __init__(self, limit: int | None) -> None:
         import zstandard
 
+        from clip_runc.index.zstd_frames import FrameWalker
+
         super().__init__(limit)
         self._error: Any = zstandard.ZstdError
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
+        self._walker = FrameWalker()
         self._frame: Any = None
         self._frames = 0
 
     def _decode(self, data: memoryview) -> Iterator[bytes]:
-        position = 0
-        while position < len(data):
+        for piece, kind in self._walker.feed(data):
+            if kind == _SKIP:
+                continue
             if self._frame is None:
                 self._frame = self._decompressor.decompressobj()
-            feed = data[position : position + _ZSTD_FEED]
-            position += len(feed)
+                self._frames += 1
             try:
-                yield self._frame.decompress(feed)
+                yield self._frame.decompress(piece)
             except self._error as error:
                 raise LayerFormatError(f"zstd: {error}") from None
-            if self._frame.eof:
-                position -= len(self._frame.unused_data)
+            if kind == _END:
                 self._frame = None
-                self._frames += 1
 
     def finish(self) -> None:
-        if self._frame is not None or not self._frames:
+        if not self._walker.between_frames or not self._frames:
             raise LayerFormatError("zstd: the stream is cut short")

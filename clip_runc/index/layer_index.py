@@ -102,11 +102,12 @@ def _entry_row(entry: Entry) -> list[object]:
         entry.rdev,
         [[_text(name), _text(value)] for name, value in entry.xattrs],
         [[extent.logical, extent.stream, extent.length] for extent in entry.extents],
+        _text(entry.literal),
     ]
 
 
 def _row_entry(row: list[Any]) -> Entry:
-    path, kind, mode, uid, gid, size, mtime_ns, link, rdev, xattrs, extents = row
+    path, kind, mode, uid, gid, size, mtime_ns, link, rdev, xattrs, extents, literal = row
     return Entry(
         _bytes(path),
         kind,
@@ -119,6 +120,7 @@ def _row_entry(row: list[Any]) -> Entry:
         (rdev[0], rdev[1]),
         _pairs(xattrs),
         tuple(Extent(*extent) for extent in extents),
+        _bytes(literal),
     )
 
 

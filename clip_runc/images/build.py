@@ -1,0 +1,177 @@
+"""Building an index: every layer once, from the registry, then the EROFS image over all.
+
+Made to run in a process without privileges: it gets open files, not paths, and what it parses
+comes from anywhere.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import BinaryIO, Protocol
+
+from clip_runc.errors import ClipError
+from clip_runc.images import layer_cache
+from clip_runc.images.layer_pipeline import Blob, Keep, LayerRequest, index_layer
+from clip_runc.images.media_types import expected_compression
+from clip_runc.index.clipfile import write_clip
+from clip_runc.index.erofs_write import write_erofs
+from clip_runc.index.layer_index import LayerIndex
+from clip_runc.index.model import Layer
+from clip_runc.index.tree import flatten
+
+Progress = Callable[[str, int, int], None]
+"""``progress(layer digest, bytes received, bytes in all)``; called from other threads too."""
+
+
+class _Streams(Protocol):
+    def stream(self, digest: str, size: int, start: int = 0) -> Iterator[bytes]: ...
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+class Image(Protocol):
+    """What is needed of a ``registry.image.RegistryImage``."""
+
+    @property
+    def reference(self) -> _Named: ...
+    @property
+    def registry(self) -> _Streams: ...
+    @property
+    def manifest(self) -> bytes: ...
+    @property
+    def manifest_digest(self) -> str: ...
+    @property
+    def config(self) -> bytes: ...
+    @property
+    def platform(self) -> str: ...
+    @property
+    def layers(self) -> Sequence[Blob]: ...
+    @property
+    def diff_ids(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class BuildResult:
+    """What a build did: ``fetched`` bytes of layers, ``reused`` digests of cached layers."""
+
+    manifest_digest: str
+    platform: str
+    layers: tuple[Layer, ...] = field(repr=False)
+    fetched: int
+    reused: tuple[str, ...]
+    warnings: tuple[str, ...]
+    seconds: float
+
+
+def build_index(
+    source: Image,
+    out: BinaryIO,
+    *,
+    temporary_fd: int,
+    cache_fd: int | None = None,
+    checkpoint_mib: int = 2,
+    keep: Keep | None = None,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Index the image ``source`` and write the ``.clip`` file to ``out``.
+
+    ``temporary_fd`` is a directory on disk with room for the largest compressed layer;
+    ``cache_fd`` one for indexed layers.  ``keep`` gets the uncompressed bytes of the layers that
+    are fetched (not of cached ones).  The same image gives the same bytes.  Raises
+    ``DigestMismatch``, ``LayerFormatError``, ``RegistryError``, ``StoreError``.
+    """
+    started = time.monotonic()
+    build = _Build(source, temporary_fd, cache_fd, checkpoint_mib, keep, progress)
+    indexes = build.layers()
+    root = flatten([index.entries for index in indexes])
+    sizes = [index.layer.raw_size for index in indexes]
+    write_clip(
+        out,
+        manifest=source.manifest,
+        config=source.config,
+        platform=source.platform,
+        source=source.reference.name,
+        layers=[(index.layer, index.windows) for index in indexes],
+        erofs=write_erofs(root, sizes, [index.layer.diff_hex for index in indexes]),
+    )
+    return BuildResult(
+        manifest_digest=source.manifest_digest,
+        platform=source.platform,
+        layers=tuple(index.layer for index in indexes),
+        fetched=build.fetched,
+        reused=tuple(build.reused),
+        warnings=tuple(build.warnings),
+        seconds=time.monotonic() - started,
+    )
+
+
+class _Build:
+    def __init__(
+        self,
+        source: Image,
+        temporary_fd: int,
+        cache_fd: int | None,
+        checkpoint_mib: int,
+        keep: Keep | None,
+        progress: Progress | None,
+    ) -> None:
+        self._source = source
+        self._temporary_fd = temporary_fd
+        self._cache_fd = cache_fd
+        self._checkpoint_mib = checkpoint_mib
+        self._keep = keep
+        self._progress = progress
+        self.fetched = 0
+        self.reused: list[str] = []
+        self.warnings: list[str] = []
+
+    def layers(self) -> list[LayerIndex]:
+        """All layers, bottom first; each distinct one is made or loaded once."""
+        source = self._source
+        if not 1 <= self._checkpoint_mib <= 64:
+            raise ClipError(f"checkpoints every {self._checkpoint_mib} MiB: 1 to 64 are possible")
+        for blob in source.layers:
+            expected_compression(blob.media_type)  # refuses before the first byte is fetched
+        known: dict[tuple[str, str], LayerIndex] = {}
+        result: list[LayerIndex] = []
+        for blob, diff_id in zip(source.layers, source.diff_ids, strict=True):
+            key = (blob.digest, diff_id)
+            if key not in known:
+                known[key] = self._layer(blob, diff_id)
+            result.append(known[key])
+        return result
+
+    def _layer(self, blob: Blob, diff_id: str) -> LayerIndex:
+        cached = layer_cache.load(self._cache_fd, blob.digest, self._checkpoint_mib)
+        if cached is not None and _same(cached.layer, blob, diff_id):
+            self.reused.append(blob.digest)
+            if self._progress is not None:
+                self._progress(blob.digest, blob.size, blob.size)
+            return cached
+        request = LayerRequest(
+            blob,
+            diff_id,
+            checkpoint_mib=self._checkpoint_mib,
+            temporary_fd=self._temporary_fd,
+            keep=self._keep,
+            progress=self._progress,
+        )
+        pieces = self._source.registry.stream(blob.digest, blob.size)
+        result = index_layer(request, pieces, self.warnings.append)
+        self.fetched += blob.size
+        layer_cache.save(self._cache_fd, result, self._checkpoint_mib)
+        return result
+
+
+def _same(layer: Layer, blob: Blob, diff_id: str) -> bool:
+    """Whether a cached layer is what this manifest says: the media type is part of an index."""
+    return (layer.comp_size, layer.media_type, layer.diff_id) == (
+        blob.size,
+        blob.media_type,
+        diff_id,
+    )

@@ -1,0 +1,115 @@
+"""What happens to a layer's uncompressed bytes, in a thread of its own: hash, cut, scan.
+
+Decoding takes one core; hashing the stream once for the diff_id and once for its chunks, and
+the tar scanner, take most of another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from clip_runc.index.checkpoints import Cut
+from clip_runc.index.model import Entry
+from clip_runc.index.tar import TarScanner
+
+_QUEUE = 8
+
+Buffer = bytes | memoryview
+Sink = Callable[[int, Buffer], None]
+"""``sink(offset, bytes)``: gets the tar stream, in order, not verified yet."""
+
+
+class Piece(NamedTuple):
+    """A chunk before it is complete with its compressed end: where it starts, ends, its hash."""
+
+    cut: Cut
+    raw_end: int
+    sha256: bytes
+
+
+class LayerScan:
+    """A context manager; ``feed`` what was decoded, then ``finish`` and read the results."""
+
+    def __init__(self, sink: Sink | None = None) -> None:
+        self.pieces: list[Piece] = []
+        self.raw_size = 0
+        self.entries: list[Entry] = []
+        self._sink = sink
+        self._diff = hashlib.sha256()
+        self._scanner = TarScanner()
+        self._cut: Cut | None = None
+        self._chunk = hashlib.sha256()
+        self._error: BaseException | None = None
+        self._stopped = False
+        self._queue: queue.Queue[tuple[Buffer, list[Cut]] | None] = queue.Queue(_QUEUE)
+        self._thread = threading.Thread(target=self._work, name="clip-scan", daemon=True)
+
+    def __enter__(self) -> LayerScan:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *rest: object) -> None:
+        self._stopped = True
+        self._join()
+
+    @property
+    def diff_id(self) -> str:
+        """``sha256:<hex>`` of all that was fed."""
+        return f"sha256:{self._diff.hexdigest()}"
+
+    def feed(self, data: Buffer, cuts: list[Cut]) -> None:
+        """The next bytes and the cuts in them.  ``data`` must not change afterwards.
+
+        Raises what the scanner or the sink raised on earlier bytes.
+        """
+        if self._error is not None:
+            raise self._error
+        if data:
+            self._queue.put((data, cuts))
+
+    def finish(self) -> None:
+        """Wait for the thread; close the last chunk and the scanner."""
+        self._join()
+        if self._error is not None:
+            raise self._error
+        self._close_chunk(self.raw_size)
+        # an empty blob is an empty layer: some tools write one instead of two blocks of zeros
+        self.entries = self._scanner.close() if self.raw_size else []
+
+    def _join(self) -> None:
+        if self._thread.is_alive():
+            self._queue.put(None)
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (item := self._queue.get()) is not None:
+            if self._error is not None or self._stopped:
+                continue
+            try:
+                self._take(*item)
+            except BaseException as error:  # handed to the feeding thread
+                self._error = error
+
+    def _take(self, data: Buffer, cuts: list[Cut]) -> None:
+        self._diff.update(data)
+        self._scanner.feed(data)
+        view, start = memoryview(data), self.raw_size
+        position = 0
+        for cut in cuts:
+            self._chunk.update(view[position : cut.raw - start])
+            position = cut.raw - start
+            self._close_chunk(cut.raw)
+            self._cut = cut
+            self._chunk = hashlib.sha256()
+        self._chunk.update(view[position:])
+        if self._sink is not None:
+            self._sink(start, data)
+        self.raw_size += len(data)
+
+    def _close_chunk(self, end: int) -> None:
+        if self._cut is not None and end > self._cut.raw:
+            self.pieces.append(Piece(self._cut, end, self._chunk.digest()))
