@@ -63,7 +63,7 @@ def parse(data: bytes, offset: int) -> Records:
         if key in (b"GNU.sparse.offset", b"GNU.sparse.numbytes"):
             sparse.append((key, value))
         at = end
-    return Records(values, _pairs(sparse, offset))
+    return Records(values, _pairs(sparse, offset) if sparse else ())
 
 
 def _pairs(sparse: list[tuple[bytes, bytes]], offset: int) -> tuple[tuple[int, int], ...]:

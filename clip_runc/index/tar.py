@@ -341,15 +341,23 @@ class TarScanner:
 def _merge(header: Header, records: pax.Records, offset: int) -> Header:
     """Let an extended header override; an empty value means the header's own."""
     values = records.values
-    size = pax.integer(values.get(b"size") or b"%d" % header.size, "size", offset)
-    if not 0 <= size < 1 << 63:
-        raise LayerFormatError(f"PAX header at {offset}: size {size} is out of range")
+    name = values.get(b"GNU.sparse.name") or values.get(b"path")
+    link = values.get(b"linkpath")
+    numbers = {
+        key: pax.integer(values[key.encode()], key, offset)
+        for key in ("uid", "gid", "size")
+        if values.get(key.encode())
+    }
+    if not (name or link or numbers):
+        return header  # most often only a time
+    if not 0 <= numbers.get("size", 0) < 1 << 63:
+        raise LayerFormatError(f"PAX header at {offset}: size {numbers['size']} is out of range")
     return header._replace(
-        name=values.get(b"GNU.sparse.name") or values.get(b"path") or header.name,
-        link=values.get(b"linkpath") or header.link,
-        uid=pax.integer(values.get(b"uid") or b"%d" % header.uid, "uid", offset),
-        gid=pax.integer(values.get(b"gid") or b"%d" % header.gid, "gid", offset),
-        size=size,
+        name=name or header.name,
+        link=link or header.link,
+        uid=numbers.get("uid", header.uid),
+        gid=numbers.get("gid", header.gid),
+        size=numbers.get("size", header.size),
     )
 
 

@@ -69,6 +69,7 @@ def decode(block: bytes, offset: int) -> Header:
             prefix = prefix[:131]
         name = prefix.partition(b"\0")[0] + b"/" + name
     length = number(size, "size", offset)
+    owner = number(uid, "uid", offset)
     if not 0 <= length <= _MAX_SIZE:
         raise LayerFormatError(f"tar header at {offset}: size {length} is out of range")
     device = kind in (CHARACTER, BLOCK_DEVICE)
@@ -77,8 +78,8 @@ def decode(block: bytes, offset: int) -> Header:
         name,
         link.partition(b"\0")[0],
         number(mode, "mode", offset),
-        number(uid, "uid", offset),
-        number(gid, "gid", offset),
+        owner,
+        owner if gid == uid else number(gid, "gid", offset),
         length,
         number(mtime, "mtime", offset),
         number(major, "devmajor", offset) if device else 0,
