@@ -107,6 +107,11 @@ def _look_up(settings: Settings, name: str, platform: str | None) -> LocalImage 
     return image if os.path.exists(image.erofs_path) else None
 
 
+def find_alias(settings: Settings, alias: str) -> LocalImage | None:
+    """The image that was added with this alias."""
+    return _look_up(settings, alias, None)
+
+
 def _record_path(settings: Settings, name: str, platform: str | None) -> str:
     """Images of this machine's platform are named by the reference alone."""
     text = name
@@ -161,15 +166,22 @@ def add(settings: Settings, index_path: str, references: Sequence[str] = ()) -> 
 
 
 def add_open(
-    settings: Settings, source: int, name: str, references: Sequence[str] = ()
+    settings: Settings,
+    source: int,
+    name: str,
+    references: Sequence[str] = (),
+    aliases: Sequence[str] = (),
 ) -> LocalImage:
-    """As ``add``, for an open descriptor; ``name`` is for messages."""
+    """As ``add``, for an open descriptor; ``name`` is for messages.
+
+    ``aliases`` are names for ``find_alias`` only: any text, never shown.
+    """
     from clip_runc.linux.files import lock
 
     _make_directories(settings)
     with lock(f"{settings.index_dir}/.lock"):
         try:
-            return _add(settings, source, name, references)
+            return _add(settings, source, name, references, aliases)
         except OSError as error:
             message = f"cannot keep the index {name}: {error.strerror}"
             raise StoreError(message, f"check the space on {settings.state_dir}") from None
@@ -195,11 +207,17 @@ def _make_directories(settings: Settings) -> None:
     make_private_dir(settings.reference_dir, 0o755)
 
 
-def _add(settings: Settings, source: int, name: str, references: Sequence[str]) -> LocalImage:
+def _add(
+    settings: Settings,
+    source: int,
+    name: str,
+    references: Sequence[str],
+    aliases: Sequence[str],
+) -> LocalImage:
     temporary = f"{settings.index_dir}/.new"
     try:
         content = _copy(source, f"{temporary}.clip")
-        same = _look_up(settings, f"clip-sha256:{content}", None)
+        same = find_alias(settings, f"clip-sha256:{content}")
         if same is not None and os.path.exists(same.index_path):
             info = info_of(settings, same.manifest_hex)
             image = same
@@ -212,7 +230,7 @@ def _add(settings: Settings, source: int, name: str, references: Sequence[str]) 
     finally:
         for ending in ("clip", "erofs"):
             _unlink(f"{temporary}.{ending}")
-    _record(settings, image, info, content, references)
+    _record(settings, image, info, references, [f"clip-sha256:{content}", *aliases])
     return image
 
 
@@ -287,8 +305,8 @@ def _record(
     settings: Settings,
     image: LocalImage,
     info: dict[str, object],
-    content: str,
     references: Sequence[str],
+    aliases: Sequence[str],
 ) -> None:
     """Write what is known, then every name that leads to it."""
     import time
@@ -300,12 +318,9 @@ def _record(
     names = dict.fromkeys([*(known if isinstance(known, list) else ()), *references])
     info = {**info, "references": list(names), "indexed": info.get("indexed") or int(time.time())}
     write_atomic(f"{settings.index_dir}/{image.manifest_hex}.json", lean.dumps(info), 0o644)
-    every = {f"clip-sha256:{content}": None, str(info.get("image_id", "")): None}
-    for reference in references:
-        every[reference] = None
-        every[_normal(reference)] = None
-    for name in filter(None, every):
-        place = None if name.startswith("clip-sha256:") else platform
+    named = [*references, *map(_normal, references), str(info.get("image_id", ""))]
+    places = [(name, platform) for name in dict.fromkeys(named) if name]
+    for name, place in [*places, *((alias, None) for alias in aliases)]:
         record = {
             "reference": name,
             "digest": image.digest,

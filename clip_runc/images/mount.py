@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from clip_runc.config import Settings
-    from clip_runc.fs.client import Client
     from clip_runc.images.local import LocalImage
 
 _ORDER = ("erofs", "loop", "tree")
@@ -158,8 +157,8 @@ def _clean(target: str) -> None:
 def _mount(settings: Settings, image: LocalImage, target: str) -> MountedImage:
     from clip_runc.fs.client import ensure_clipd
 
-    client = ensure_clipd(settings)
-    answer = client.attach(image.manifest_hex, image.index_path)
+    with ensure_clipd(settings) as client:
+        answer = client.attach(image.manifest_hex, image.index_path)
     errors: list[str] = []
     for mode in _modes(settings):
         try:
@@ -323,27 +322,17 @@ def _unmount(settings: Settings, manifest_hex: str) -> bool:
 def _detach(settings: Settings, manifest_hex: str) -> None:
     """clipd keeps nothing that matters of an image; one that is gone needs not be told."""
     from clip_runc.errors import ServerError
+    from clip_runc.fs.client import connect
 
-    client = connect(settings)
+    client = connect(settings) if os.path.exists(settings.socket) else None
     if client is None:
         return
     try:
         client.detach(manifest_hex)
     except ServerError:
         return
-
-
-def connect(settings: Settings) -> Client | None:
-    """clipd if it runs; it is not started for this."""
-    from clip_runc.errors import ServerError
-    from clip_runc.fs.client import Client
-
-    if not os.path.exists(settings.socket):
-        return None
-    try:
-        return Client.connect(settings)
-    except (ServerError, OSError):
-        return None
+    finally:
+        client.close()
 
 
 def mounted_images(settings: Settings) -> list[LocalImage]:

@@ -1,0 +1,111 @@
+"""Having an image indexed from the shim: a process of its own does it.
+
+The shim has neither the time to import what indexing takes nor the wish to carry it into
+runc.  Several containers that want the same image wait for one that makes the index.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from clip_runc import errors
+from clip_runc.errors import ClipError, ImageNotIndexed
+from clip_runc.images import lean, local
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clip_runc.config import Settings
+    from clip_runc.images.local import LocalImage
+
+_ANSWER_LIMIT = 64 << 20
+
+
+def build(
+    settings: Settings,
+    reference: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> LocalImage:
+    """Index ``reference`` into the local store, unless that has been done meanwhile.
+
+    ``progress`` gets (layer digest, bytes done, bytes in all).  Raises what indexing raised.
+    """
+    from clip_runc.linux.files import lock, make_private_dir
+
+    make_private_dir(settings.run_dir, 0o711)
+    make_private_dir(settings.lock_dir)
+    name = lean.sha256_hex(reference.encode("utf-8", "surrogateescape"))
+    with lock(f"{settings.lock_dir}/build-{name}"):
+        image = local.find(settings, reference)
+        if image is None:
+            _run(settings, reference, progress or (lambda layer, done, total: None))
+            image = local.find(settings, reference)
+    if image is None:
+        raise ImageNotIndexed(f"{reference} was indexed and is not found", "clipctl images")
+    return image
+
+
+def _run(settings: Settings, reference: str, progress: Callable[[str, int, int], None]) -> None:
+    from clip_runc.fs.start import environment
+
+    receive, send = os.pipe()
+    try:
+        child = os.posix_spawn(
+            sys.executable,
+            _command(settings, reference),
+            environment(),
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, send, 1),
+            ],
+        )
+    finally:
+        os.close(send)
+    answered = False
+    try:
+        with open(receive, "rb") as lines:
+            for line in lines:
+                answered |= _take(line, progress)
+    finally:
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if not answered or status:
+        raise ClipError(
+            f"indexing {reference} ended without an answer (exit status {status})",
+            f"try: clipctl index {reference}",
+        )
+
+
+def _command(settings: Settings, reference: str) -> list[str]:
+    """Isolated, as the shim runs: nothing of the caller's environment or directory is imported."""
+    from clip_runc.fs.start import differences, package_paths
+
+    program = (
+        f"import sys; sys.path += {package_paths()!r}; "
+        "from clip_runc.images.make import main; main()"
+    )
+    values = lean.dumps(differences(settings)).decode()
+    return [sys.executable, "-I", "-S", "-c", program, values, reference]
+
+
+def _take(line: bytes, progress: Callable[[str, int, int], None]) -> bool:
+    """One line of ``images/make.py``; True for the last.  Raises the error it tells of."""
+    try:
+        message = lean.loads_object(line[:_ANSWER_LIMIT])
+    except ValueError:
+        raise ClipError(f"indexing answered {line[:80]!r}") from None
+    if "error" in message:
+        raise error_of(message)
+    step = message.get("progress")
+    if isinstance(step, list) and len(step) == 3:
+        progress(str(step[0]), int(step[1]), int(step[2]))
+    return "result" in message
+
+
+def error_of(message: dict[str, object]) -> ClipError:
+    """The error that ``{"error": class, "message", "hint"}`` speaks of."""
+    kind = getattr(errors, str(message.get("error")), ClipError)
+    if not (isinstance(kind, type) and issubclass(kind, ClipError)):
+        kind = ClipError
+    return kind(str(message.get("message", "")), str(message.get("hint", "")))
