@@ -241,13 +241,14 @@ class Handler(BaseHTTPRequestHandler):
         view = memoryview(body)
         for start in range(0, len(view), _PIECE):
             piece = view[start : start + _PIECE]
+            # Counted first: the client may look before this thread runs again.
+            with self.fake.lock:
+                self.fake.bytes_sent += len(piece)
             try:
                 self.wfile.write(piece)
             except OSError:
                 self.close_connection = True
                 return
-            with self.fake.lock:
-                self.fake.bytes_sent += len(piece)
 
     def _record(self, status: int) -> None:
         from clip_runc.registry.fake import Seen

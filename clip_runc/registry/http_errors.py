@@ -100,7 +100,8 @@ def _reason(causes: list[BaseException]) -> str:
 
 
 def _tls(causes: list[BaseException], host: str) -> RegistryError:
-    text = next((c.reason for c in causes if isinstance(c, ssl.SSLError) and c.reason), "")
+    reasons = (getattr(c, "reason", None) for c in causes if isinstance(c, ssl.SSLError))
+    text = next((reason for reason in reasons if reason), "")
     verify = next((c for c in causes if isinstance(c, ssl.SSLCertVerificationError)), None)
     if verify is not None:
         return RegistryUnreachable(

@@ -18,13 +18,10 @@ class Patience:
     ``deadline`` is a value of ``time.monotonic()``, ``None`` for no limit.
     """
 
-    def __init__(
-        self, attempts: int, deadline: float | None = None, first: float = FIRST_DELAY
-    ) -> None:
+    def __init__(self, attempts: int, deadline: float | None = None) -> None:
         self.attempts = attempts
         self.deadline = deadline
         self.failures = 0
-        self._first = first
         self._free_turn = True
 
     def failed(self, problem: Transient) -> None:
@@ -39,7 +36,7 @@ class Patience:
         self.failures += 1
         if self.failures >= self.attempts:
             raise self._final(problem.error) from None
-        delay = min(self._first * 2 ** (self.failures - 1), LONGEST_DELAY)
+        delay = min(FIRST_DELAY * 2 ** (self.failures - 1), LONGEST_DELAY)
         delay = max(delay * random.uniform(0.5, 1.0), problem.delay)
         if self.deadline is not None and time.monotonic() + delay >= self.deadline:
             raise self._final(problem.error) from None

@@ -158,9 +158,9 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
             if response.status_code not in (401, 403):
                 return response
             challenge = response.headers.get("WWW-Authenticate", "")
-            if renewal == _RENEWALS or not self.auth.renew(actions, challenge, sent, deadline):
-                raise from_status(response, self.host, self._name)
-            response.close()
+            with response:
+                if renewal == _RENEWALS or not self.auth.renew(actions, challenge, sent, deadline):
+                    raise from_status(response, self.host, self._name)
         raise denied(self.host, self._name, 401)
 
     def get(
@@ -254,9 +254,9 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         return _origin(url) == self.origin.lower()
 
     def _next_hop(self, here: str, response: requests.Response) -> str:
-        target = urljoin(here, response.headers["Location"])
         response.close()
         try:
+            target = urljoin(here, response.headers["Location"])
             url = urlsplit(target)
             host = url.netloc
         except ValueError:
