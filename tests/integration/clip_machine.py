@@ -11,12 +11,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from clip_runc.config import Settings, load
+from clip_runc.images.local import add
 from tests.integration.daemons import alive
 
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
 Done = subprocess.CompletedProcess[str]
 
 
@@ -67,7 +70,7 @@ class ClipMachine:
             **settings,
         }
         self.config.write_text(settings_text(chosen))
-        self.environ = {"CLIP_RUNC_CONFIG": str(self.config)}
+        self.environ = {"CLIP_RUNC_CONFIG": str(self.config), "PYTHONPATH": str(REPOSITORY)}
         self.bin = self.directory / "bin"
         self.runtime = self.bin / "clip-runc"
         self.ctl("install", "--bin-dir", str(self.bin), check=True)
@@ -104,25 +107,35 @@ class ClipMachine:
         """Run the installed clip-runc with a ``--root`` of this machine."""
         return self.call([self.runtime, "--root", self.root, *arguments], check=check, **options)
 
+    @property
+    def settings(self) -> Settings:
+        """The settings in force on this machine."""
+        return load(str(self.config))
+
     def index(self, reference: str) -> Path:
-        """The index of an image; made once a session, and known to this machine's store."""
+        """Have the image in this machine's index store; its index, made once a session."""
         name = hashlib.sha256(reference.encode()).hexdigest()[:16]
         kept = self.index_cache / f"{name}.clip"
         if not kept.exists():
             self.ctl("index", "--quiet", "--no-store", "-o", kept, reference, check=True)
+        add(self.settings, str(kept), [reference])
         return kept
 
-    def bundle(self, reference: str, name: str = "bundle", *command: str) -> Path:
-        """A bundle of an image (indexed first) whose process has no terminal."""
+    def bundle(self, reference: str, *command: str, name: str = "bundle") -> Path:
+        """A bundle of an image, indexed here first; ``command`` is the process's whole argv."""
+        self.index(reference)
         path = self.directory / name
         self.ctl("bundle", reference, path, check=True)
-        config = path / "config.json"
-        spec = json.loads(config.read_text())
-        spec["process"]["terminal"] = False
-        if command:
-            spec["process"]["args"] = list(command)
-        config.write_text(json.dumps(spec))
+        self.edit(path, lambda spec: command and spec["process"].update(args=list(command)))
         return path
+
+    @staticmethod
+    def edit(bundle: Path, change: Callable[[dict[str, Any]], object]) -> None:
+        """Change the bundle's config.json."""
+        config = bundle / "config.json"
+        spec = json.loads(config.read_text())
+        change(spec)
+        config.write_text(json.dumps(spec))
 
     def status(self) -> dict[str, Any]:
         """What ``clipctl status --json`` says."""
@@ -137,7 +150,7 @@ class ClipMachine:
         left = [f"mount {one}" for one in mounts_below(self.run_dir / "containers")]
         for directory in (self.state / "containers", self.run_dir / "containers"):
             if directory.exists():
-                left += [f"directory {one}" for one in directory.iterdir()]
+                left += [f"directory {one}" for one in directory.glob("[!.]*")]
         leases = self.run_dir / "leases"
         if leases.exists():
             left += [f"lease {one}" for one in leases.glob("*/*")]
