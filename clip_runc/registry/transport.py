@@ -7,20 +7,14 @@ two minutes over a refused connection and follows redirects by itself.  What ora
 
 from __future__ import annotations
 
-import os
-import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.cookiejar import DefaultCookiePolicy
 from urllib.parse import urljoin, urlsplit
 
-import oras.container
 import oras.provider
 import requests
-from requests.adapters import HTTPAdapter
 
-from clip_runc import __version__
 from clip_runc.errors import BadResponse
 from clip_runc.registry.auth import Authorizer
 from clip_runc.registry.credentials import Credentials
@@ -33,8 +27,8 @@ from clip_runc.registry.http_errors import (
 )
 from clip_runc.registry.reference import Reference, is_loopback
 from clip_runc.registry.retry import Patience, remaining
+from clip_runc.registry.session import container_of, new_session, registry_ca, system_ca
 
-CONNECTIONS = 32
 REDIRECT_SECONDS = 120.0
 _REDIRECTS = 5
 _REMEMBERED = 4096
@@ -42,21 +36,6 @@ _RENEWALS = 2
 _PIECE = 256 << 10
 _ANSWER_LIMIT = 64 << 10
 _TRY_AGAIN = (408, 425, 429)
-_CERTS_D = ("/etc/containers/certs.d", "/etc/docker/certs.d")
-
-
-class _Session(requests.Session):
-    """A session that follows no redirect and reads no netrc file by itself."""
-
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        # requests would read the whole body of a redirect, whatever its size, to prepare the
-        # next request even with allow_redirects=False.
-        return None
-
-
-def _no_netrc(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """An ``auth`` that does nothing: without one, ~/.netrc would replace our header."""
-    return request
 
 
 class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no types
@@ -84,9 +63,9 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         loopback = is_loopback(self.host)
         insecure = plain_http or loopback
         super().__init__(hostname=self.host, insecure=insecure, tls_verify=True)
-        self.session = _new_session(trust_env=not loopback)
+        self.session = new_session(trust_env=not loopback)
         self.timeout, self.connect_timeout, self.attempts = timeout, connect_timeout, attempts
-        self.container = _container(reference)
+        self.container = container_of(reference)
         self.origin = f"{self.prefix}://{self.host}"
         self.auth = Authorizer(
             self.send,
@@ -97,8 +76,8 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         )
         self._insecure = insecure
         self._name = reference.name
-        self._verify = {self.host: _registry_ca(self.host)}
-        self._ca = _system_ca()
+        self._verify = {self.host: registry_ca(self.host)}
+        self._ca = system_ca()
         self._targets: dict[str, tuple[str, float]] = {}
         self._targets_lock = threading.Lock()
 
@@ -298,31 +277,6 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         return None
 
 
-def _new_session(*, trust_env: bool) -> requests.Session:
-    session = _Session()
-    session.auth = _no_netrc
-    # A registry that sees its cookies come back takes us for a browser (Harbor's CSRF check).
-    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-    # Proxies of the environment are not asked for this machine itself.
-    session.trust_env = trust_env
-    session.headers["User-Agent"] = f"clip-runc/{__version__}"
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, HTTPAdapter(CONNECTIONS, CONNECTIONS, max_retries=0))
-    return session
-
-
-def _container(reference: Reference) -> oras.container.Container:
-    """oras's container, filled in from ours: its own parser takes ``a.b/c`` for a host."""
-    container = oras.container.Container(f"{reference.host}/x")
-    namespace, _, repository = reference.repository.rpartition("/")
-    container.registry = reference.host
-    container.namespace = namespace
-    container.repository = repository
-    container.tag = reference.tag
-    container.digest = reference.digest
-    return container
-
-
 def _origin(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc}".lower()
@@ -334,21 +288,6 @@ def _storage_refused(response: requests.Response, url: str) -> Transient:
     delay = retry_after(response)
     response.close()
     return Transient(error, delay=delay)
-
-
-def _system_ca() -> str | bool:
-    """The system's certificates, as docker and podman use; requests would use its own."""
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
-        if os.environ.get(name):
-            return os.environ[name]
-    paths = ssl.get_default_verify_paths()
-    return paths.cafile or paths.capath or True
-
-
-def _registry_ca(host: str) -> str:
-    """``ca.crt`` for this registry where docker and podman look for it, or ``""``."""
-    candidates = (f"{directory}/{host}/ca.crt" for directory in _CERTS_D)
-    return next((path for path in candidates if os.access(path, os.R_OK)), "")
 
 
 def _limit_socket(raw: object, deadline: float | None, timeout: float, host: str) -> None:

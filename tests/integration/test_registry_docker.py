@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import os
+import json
 import random
 import shutil
 import socket
@@ -22,6 +22,7 @@ from clip_runc.registry import image, push
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.reference import Reference
+from tests.integration.prerequisites import need
 
 PROGRAM = "docker-registry"
 USER = Credentials("tester", "correct horse")
@@ -64,11 +65,11 @@ def wait_until_it_answers(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="module", params=["open", "htpasswd"])
-def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A docker-registry of our own, with and without passwords."""
-    if shutil.which(PROGRAM) is None:
-        message = f"needs {PROGRAM} (Debian package of the same name)"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+def served(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[str, Path]]:
+    """A docker-registry of our own, with and without passwords: its host, its directory."""
+    need("docker-registry")
     root, port = tmp_path_factory.mktemp("registry"), free_port()
     (root / "htpasswd").write_text(HTPASSWD)
     auth = AUTH.format(root=root) if request.param == "htpasswd" else ""
@@ -79,11 +80,16 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         )
     try:
         wait_until_it_answers(f"http://127.0.0.1:{port}/v2/", process)
-        yield f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}", root
     finally:
         process.kill()
         process.wait()
         shutil.rmtree(root)
+
+
+@pytest.fixture
+def host(served: tuple[str, Path]) -> str:
+    return served[0]
 
 
 Connect = Callable[..., Registry]
@@ -171,16 +177,27 @@ def test_mount_from_another_repository(pushed: Registry, connect: Connect) -> No
     assert other.has_blob(digest)
 
 
-def test_digest_mismatch(pushed: Registry, host: str, connect: Connect) -> None:
+def test_digest_mismatch_of_what_is_pushed(pushed: Registry) -> None:
     with pytest.raises(DigestMismatch):
         pushed.push_manifest(b"{}", image.OCI_MANIFEST, image.digest_of(b"x"))
     with pytest.raises(DigestMismatch):
         pushed.push_blob(b"x", digest=image.digest_of(b"y"))
 
 
-def test_multi_platform(connect: Connect) -> None:
-    import json
+def test_damaged_blob_and_manifest(connect: Connect, served: tuple[str, Path]) -> None:
+    registry = connect("team/damaged:1")
+    push.push_image(registry, [(LAYER, image.OCI_LAYER_GZIP, DIFF_ID)], {"author": "nobody"})
+    found = registry.resolve()
+    blobs = served[1] / "data/docker/registry/v2/blobs/sha256"
+    for digest in (found.config_descriptor.digest, found.manifest_digest):
+        name = digest.removeprefix("sha256:")
+        path = blobs / name[:2] / name / "data"
+        path.write_bytes(path.read_bytes().replace(b"sha256", b"sha257", 1))
+        with pytest.raises(DigestMismatch, match=r"has digest|have digest"):
+            registry.resolve()
 
+
+def test_multi_platform(connect: Connect) -> None:
     entries = []
     for architecture in ("amd64", "arm64"):
         registry = connect(f"team/multi:{architecture}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from clip_runc.errors import BadResponse, RegistryUnreachable
-from clip_runc.registry import transport
+from clip_runc.registry import session, transport
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.fake import FakeRegistry
@@ -68,7 +68,7 @@ def test_tls(
 def test_ca_of_one_registry(
     certificate: tuple[str, str], connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transport, "_CERTS_D", (str(tmp_path),))
+    monkeypatch.setattr(session, "_CERTS_D", (str(tmp_path),))
     with FakeRegistry(certificate=certificate) as fake:
         fake.add_image("team/app", "1.0", [b"x"])
         (tmp_path / fake.host).mkdir()
@@ -100,15 +100,6 @@ def test_name_that_does_not_resolve() -> None:
     reference = Reference.parse("no-such-host.invalid/a")
     with pytest.raises(RegistryUnreachable, match="cannot be resolved"):
         Registry(reference, attempts=1).resolve()
-
-
-def test_certificates_of_the_system(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
-        monkeypatch.delenv(name, raising=False)
-    found = transport._system_ca()
-    assert found is True or Path(str(found)).exists()
-    monkeypatch.setenv("SSL_CERT_FILE", __file__)
-    assert transport._system_ca() == __file__
 
 
 def test_proxies_are_not_asked_for_this_machine(
