@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from clip_runc.cli.console import emit_json, layer_progress, size
@@ -57,17 +55,13 @@ def command(
             store=not no_store,
             progress=progress,
         )
-    report = result.as_dict()
     if as_json:
-        emit_json(report)
+        emit_json(result.as_dict())
         return
-    for warning in report.get("warnings", ()):
+    for warning in result.warnings:
         click.echo(f"! {warning}", err=True)
     click.echo(
-        f"{report['reference']}: {report['layers']} layers, {size(report['compressed'])} "
-        f"compressed, {size(report['raw'])} inside; fetched {size(report['fetched'])} in "
-        f"{report['seconds']:.1f} s"
+        f"{result.reference}: {result.layers} layers, {size(result.compressed)} compressed, "
+        f"{size(result.raw)} inside; fetched {size(result.fetched)} in {result.seconds:.1f} s"
     )
-    click.echo(
-        f"index {size(report['size'])}: {output or json.dumps(report['path']).strip(chr(34))}"
-    )
+    click.echo(f"index {size(result.size)}: {result.path}")

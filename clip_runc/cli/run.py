@@ -88,4 +88,5 @@ def _fetched(settings: Settings) -> int:
     if client is None:
         return 0
     with client:
-        return int(client.status().get("fetched", 0))
+        fetched = client.status().get("fetched", 0)
+    return fetched if isinstance(fetched, int) else 0

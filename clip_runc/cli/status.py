@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from clip_runc.cli.console import emit_json, size
@@ -26,12 +28,14 @@ def command(as_json: bool) -> int:
     if as_json:
         emit_json({"running": True, **status})
         return 0
+    _show(status)
+    return 0
+
+
+def _show(status: dict[str, Any]) -> None:
     server = status["server"]
     click.echo(f"supervisor  pid {status['supervisor']['pid']}")
     click.echo(f"server      pid {server['pid']}, restarted {server['restarts']} times")
     click.echo(f"fetched     {size(status.get('fetched', 0))}")
     for image in status.get("images", ()):
-        click.echo(
-            f"image       {image if isinstance(image, str) else image.get('manifest', image)}"
-        )
-    return 0
+        click.echo(f"image       {image}")

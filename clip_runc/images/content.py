@@ -18,8 +18,7 @@ from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.erofs_read import ErofsImage, Inode
 from clip_runc.linux.files import boot_id
 from clip_runc.linux.privileges import run_unprivileged
-from clip_runc.store.layer_store import ChunkStore
-from clip_runc.store.reader import Fetcher, LayerReader
+from clip_runc.store import ChunkStore, Fetcher, LayerReader
 
 _PIECE = 4 << 20
 SMALL = 1 << 20
@@ -30,7 +29,8 @@ class ImageContent:
     """An index opened as a tree of files whose data comes from ``fetcher``."""
 
     def __init__(self, clip: ClipFile, fetcher: Fetcher, directory_fd: int) -> None:
-        self.image = ErofsImage(clip.erofs())
+        self._erofs = clip.erofs()
+        self.image = ErofsImage(self._erofs)
         self._clip = clip
         self._fetcher = fetcher
         self._store = ChunkStore(directory_fd, boot_id=boot_id())
@@ -61,7 +61,7 @@ class ImageContent:
         if device < 0:
             return bytes(count)
         if device == 0:
-            return bytes(self.image.data[start : start + count])
+            return self._erofs[start : start + count]
         if device not in self._readers:
             layer = device - 1
             self._readers[device] = self._store.open_layer(

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 from clip_runc.config import Settings
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.registry.client import Registry
-from clip_runc.registry.credentials import load as load_credentials
+from clip_runc.registry.credentials import lookup
 from clip_runc.registry.reference import Reference
 
 
@@ -15,7 +13,7 @@ def registry_at(settings: Settings, reference: Reference) -> Registry:
     """A client for the repository of ``reference``."""
     return Registry(
         reference,
-        credentials=load_credentials(reference.registry, reference.repository, os.environ),
+        credentials=lookup(reference.registry, reference.repository),
         plain_http=reference.registry in settings.plain_http,
     )
 

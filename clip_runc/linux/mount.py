@@ -38,6 +38,7 @@ __all__ = [
 
 # include/uapi/linux/mount.h
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
+_MS_BIND, _MS_REMOUNT = 1 << 12, 1 << 5
 _MS_PRIVATE = 1 << 18
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
@@ -208,3 +209,22 @@ def make_private(path: str) -> None:
     except OSError as error:
         message = f"make {path} private: {error.strerror}"
         raise MountFailed(message, "it has to be a mount point", error.errno or 0) from None
+
+
+def bind_read_only(source: str, target: str) -> None:
+    """Show the directory ``source`` at ``target`` too, read-only, nodev and nosuid.
+
+    Raises ``MountFailed``; nothing is mounted then.
+    """
+    where = os.fsencode(target)
+    flags = _MS_BIND | _MS_REMOUNT | MS_RDONLY | MS_NODEV | MS_NOSUID
+    try:
+        syscalls.mount(os.fsencode(source), where, None, _MS_BIND, None)
+        try:
+            # mount(2) ignores every flag beside MS_BIND in the call that makes the bind mount
+            syscalls.mount(None, where, None, flags, None)
+        except OSError:
+            unmount(target)
+            raise
+    except OSError as error:
+        raise _failure("bind", source, target, error) from None
