@@ -9,6 +9,7 @@ import os
 
 from clip_runc.containers import leases
 from clip_runc.containers import state as states
+from clip_runc.containers.overlay import mount_rootfs
 from clip_runc.errors import BundleError, ClipError, StoreError
 from clip_runc.images.mount import mount_image
 from clip_runc.linux.files import boot_id, lock, make_private_dir
@@ -128,8 +129,6 @@ def _make_room(settings: Settings, new: State) -> None:
 
 
 def _prepare(settings: Settings, state: State, image: LocalImage, nosuid: bool) -> Prepared:
-    from clip_runc.linux.mount import mount_overlay
-
     base = states.directory(settings, state.key)
     upper, work = f"{base}/upper", f"{base}/work"
     os.mkdir(base, 0o700)
@@ -143,7 +142,7 @@ def _prepare(settings: Settings, state: State, image: LocalImage, nosuid: bool) 
     rootfs = rootfs_path(settings, state.key)
     os.mkdir(os.path.dirname(rootfs), 0o711)
     os.mkdir(rootfs, 0o755)
-    mount_overlay(mounted.lower, upper, work, rootfs, nosuid=nosuid)
+    mount_rootfs(mounted.lower, upper, work, rootfs, nosuid=nosuid)
     return Prepared(state, rootfs, upper, mounted.lower)
 
 

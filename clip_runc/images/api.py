@@ -7,6 +7,9 @@ import os
 import stat
 from dataclasses import dataclass
 
+# for the child that inspects, which may be unable to import anything
+import zstandard  # noqa: F401
+
 from clip_runc.config import Settings, load
 from clip_runc.errors import ClipError, RegistryError
 from clip_runc.images.make import IndexResult, Progress, index_image
@@ -47,7 +50,7 @@ def create_from_oci_image(
     directory raises ``InvalidReference``.  ``checkpoint_mib``: compressed MiB between two places
     where a gzip layer can be entered.  ``platform`` is ``os/architecture[/variant]``, by default
     this machine's.  ``progress(layer digest, bytes done, bytes in all)``.  Needs no privileges.
-    It forks: call it before the program has threads.  Raises ``ClipError``; no file is left then.
+    Raises ``ClipError``; no file is left then.
     """
     return index_image(
         settings or load(),

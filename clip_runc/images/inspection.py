@@ -5,6 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 
+# for the child, which may be unable to import anything
+import zstandard  # noqa: F401
+
+from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 
 _PIECE = 1 << 20
@@ -16,8 +20,6 @@ def check_and_extract(index_fd: int, erofs_fd: int) -> dict[str, object]:
     What comes back is what ``images/local.py`` notes of an image; JSON values only.
     Raises ``IndexFormatError``.
     """
-    from clip_runc.index.clip_check import check_clip
-
     clip = ClipFile.open(index_fd)
     check_clip(clip)
     view = memoryview(clip.erofs())

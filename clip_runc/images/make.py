@@ -1,8 +1,9 @@
 """Making an index of an image straight from its registry.
 
-A process of root looks up the credentials and opens the files; a forked child without
-privileges fetches, inflates and parses, and writes through the descriptor that it was given.
-Only a whole index is ever seen at the output path.
+This side looks up the credentials and opens the files; ``images/builder.py``, a process without
+privileges, fetches, inflates and parses, and writes through the descriptor that it was given.
+It is started anew and not forked, for programs that have threads.  Only a whole index is ever
+seen at the output path.
 
 As a program (``python -m clip_runc.images.make SETTINGS REFERENCE``; ``images/request.py`` runs
 it) it indexes into the local store and speaks JSON lines: ``{"progress": [layer, done, total]}``
@@ -12,10 +13,9 @@ again and again, then ``{"result": …}`` or ``{"error": class, "message", "hint
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
-import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -25,17 +25,15 @@ from typing import NoReturn
 
 from clip_runc.config import Settings
 from clip_runc.errors import ClipError, StoreError
+from clip_runc.fs.start import differences, environment, package_paths
 from clip_runc.images import local
+from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
 from clip_runc.linux.files import make_private_dir
-from clip_runc.linux.privileges import drop_privileges, set_death_signal
-from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.credentials import load as load_credentials
 from clip_runc.registry.reference import Reference
 
 Progress = Callable[[str, int, int], None]
-
-_PROGRESS_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,9 @@ def index_image(
 
     The index goes to the file ``output``, if that is given, and into the local store unless
     ``store`` is False.  ``platform`` is ``os/architecture[/variant]``, by default this machine's.
-    ``progress`` gets (layer digest, bytes done, bytes in all).  Fork-safe only while this process
-    has no threads.  Raises ``InvalidReference``, ``RegistryError``, ``LayerFormatError``,
-    ``DigestMismatch``, ``StoreError``; no file is left behind then.
+    ``progress`` gets (layer digest, bytes done, bytes in all).  Raises ``InvalidReference``,
+    ``RegistryError``, ``LayerFormatError``, ``DigestMismatch``, ``StoreError``; no file is left
+    behind then.
     """
     named = Reference.parse(reference)
     if output is None and not store:
@@ -165,39 +163,52 @@ def _build(
     checkpoint_mib: int,
     progress: Progress | None,
 ) -> dict[str, object]:
-    """Fork the child that does the work, pass its progress on, and give its answer."""
-    _preload()
+    """Run ``images/builder.py``, pass its progress on, and give its answer."""
     credentials = load_credentials().find(named.registry, named.repository)
     cache = _cache_directory(settings)
-    receive, send = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(settings, named, credentials, (out_fd, cache, send), platform, checkpoint_mib)
-    os.close(send)
-    os.close(cache)
+    request: dict[str, object] = {
+        "settings": differences(settings),
+        "reference": str(named),
+        "credentials": credentials.to_dict() if credentials else None,
+        "platform": platform,
+        "checkpoint_mib": checkpoint_mib,
+        "out": out_fd,
+        "cache": cache,
+    }
     try:
-        with open(receive, "rb") as lines:
-            answer = _listen(lines, progress)
-    except BaseException:
-        os.kill(child, signal.SIGKILL)
-        raise
+        return _run(named, request, (out_fd, cache), progress)
     finally:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(cache)
+
+
+def _run(
+    named: Reference, request: dict[str, object], fds: tuple[int, int], progress: Progress | None
+) -> dict[str, object]:
+    program = (
+        f"import sys; sys.path += {package_paths()!r}; "
+        "from clip_runc.images.builder import main; main()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", program],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=fds,
+        env=environment(),
+    ) as child:
+        assert child.stdin is not None and child.stdout is not None
+        try:
+            with contextlib.suppress(BrokenPipeError), child.stdin as pipe:
+                pipe.write(json.dumps(request).encode())
+            answer = _listen(child.stdout, progress)
+        except BaseException:
+            child.kill()
+            raise
     if answer is None:
+        status = child.returncode
         how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
         hint = "the image is damaged or made to deceive, or memory is short"
         raise ClipError(f"{named}: indexing did not finish: {how}", hint)
     return answer
-
-
-def _preload() -> None:
-    """Import what the child needs: without privileges it may be unable to read the package."""
-    import encodings.idna  # noqa: F401  # for host names
-
-    import zstandard  # noqa: F401
-
-    import clip_runc.images.build
-    import clip_runc.registry.client  # noqa: F401
 
 
 def _cache_directory(settings: Settings) -> int:
@@ -244,103 +255,6 @@ def _listen(lines: Iterator[bytes], progress: Progress | None) -> dict[str, obje
     return None
 
 
-def _child(
-    settings: Settings,
-    named: Reference,
-    credentials: Credentials | None,
-    fds: tuple[int, int, int],
-    platform: str | None,
-    checkpoint_mib: int,
-) -> NoReturn:
-    """The process without privileges.  Leaves by ``_exit``: the stack belongs to the parent."""
-    status = 0
-    try:
-        set_death_signal(signal.SIGKILL)
-        drop_privileges(settings.server_uid, keep_fds=fds)
-        set_death_signal(signal.SIGKILL)  # setresuid() has cleared it
-        answer = _work(settings, named, credentials, fds, platform, checkpoint_mib)
-    except ClipError as error:
-        answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    except OSError as error:
-        answer = _os_error(named, error)
-    except BaseException as error:
-        answer = {"error": "ClipError", "message": f"{type(error).__name__}: {error}", "hint": ""}
-    try:
-        _tell(fds[2], answer)
-    except OSError:
-        status = 1
-    finally:
-        os._exit(status)
-
-
-def _os_error(named: Reference, error: OSError) -> dict[str, object]:
-    hint = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-    message = f"{named}: the index cannot be written: {error.strerror or error}"
-    return {"error": "StoreError", "message": message, "hint": hint}
-
-
-def _tell(fd: int, message: dict[str, object]) -> None:
-    data = json.dumps(message).encode() + b"\n"
-    while data:
-        data = data[os.write(fd, data) :]
-
-
-def _work(
-    settings: Settings,
-    named: Reference,
-    credentials: Credentials | None,
-    fds: tuple[int, int, int],
-    platform: str | None,
-    checkpoint_mib: int,
-) -> dict[str, object]:
-    from clip_runc.images.build import build_index
-    from clip_runc.registry.client import Registry
-
-    out_fd, cache, send = fds
-    plain_http = named.registry in settings.plain_http
-    with Registry(named, credentials=credentials, plain_http=plain_http) as registry:
-        pinned = registry.manifest()[2]
-    exact = named.with_digest(pinned)
-    with (
-        Registry(exact, credentials=credentials, plain_http=plain_http) as registry,
-        open(out_fd, "wb", closefd=False) as out,
-    ):
-        image = registry.resolve(platform)
-        result = build_index(
-            image,
-            out,
-            temporary_fd=cache,
-            cache_fd=cache,
-            checkpoint_mib=checkpoint_mib,
-            progress=_sender(send),
-        )
-    return {
-        "result": {
-            "digest": result.manifest_digest,
-            "pinned": pinned,
-            "platform": result.platform,
-            "layers": len(result.layers),
-            "compressed": sum(layer.comp_size for layer in result.layers),
-            "raw": sum(layer.raw_size for layer in result.layers),
-            "fetched": result.fetched,
-            "warnings": list(result.warnings),
-        }
-    }
-
-
-def _sender(send: int) -> Progress:
-    """Progress down the pipe: ten times a second a layer, and its end."""
-    last: dict[str, float] = {}
-
-    def report(layer: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if done >= total or now - last.get(layer, 0.0) >= _PROGRESS_SECONDS:
-            last[layer] = now
-            _tell(send, {"progress": [layer, done, total]})
-
-    return report
-
-
 def main() -> NoReturn:
     """``SETTINGS`` (a JSON object) and ``REFERENCE``; see the module's docstring."""
     # Progress goes out through the descriptor: runc's console must not get a stray line.
@@ -350,13 +264,13 @@ def main() -> NoReturn:
         settings = Settings(**json.loads(sys.argv[1]))
 
         def progress(layer: str, done: int, total: int) -> None:
-            _tell(send, {"progress": [layer, done, total]})
+            tell(send, {"progress": [layer, done, total]})
 
         result = index_image(settings, sys.argv[2], progress=progress)
-        _tell(send, {"result": result.as_dict()})
+        tell(send, {"result": result.as_dict()})
     except ClipError as error:
         text = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-        _tell(send, dict(text))
+        tell(send, dict(text))
     sys.exit(0)
 
 
