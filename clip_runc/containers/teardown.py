@@ -16,6 +16,7 @@ from clip_runc.containers import state as states
 from clip_runc.containers.prepare import lock_path, rootfs_path
 from clip_runc.containers.removal import remove_tree
 from clip_runc.errors import ClipError, MountFailed
+from clip_runc.images.mount import unmount_image
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +95,18 @@ def sweep(settings: Settings, key: str) -> list[str]:
     else:
         leases.release_all(settings, key)
     problems += _remove(settings, key)
+    if state is not None and not settings.image_linger:
+        problems += _unmount_image(settings, state.image)
     return problems
+
+
+def _unmount_image(settings: Settings, manifest_hex: str) -> list[str]:
+    """At once, where images do not linger; else ``gc`` does it."""
+    try:
+        unmount_image(settings, manifest_hex)
+    except (ClipError, OSError) as error:
+        return [str(error)]
+    return []
 
 
 def _unmount(settings: Settings, key: str) -> list[str]:
