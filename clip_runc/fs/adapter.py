@@ -138,7 +138,7 @@ class Operations(pyfuse3.Operations):
         except OSError as error:
             if error.errno not in _MEANT:
                 self._complain(inode, offset, str(error))
-            raise pyfuse3.FUSEError(error.errno) from None
+            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
         except Exception as error:
             # The boundary of a request: what leaves a handler would end the server, and with
             # it a reply; the kernel would ask the next server the same.

@@ -85,5 +85,7 @@ def in_child(function: Callable[[], bytes]) -> tuple[int, int]:
         while data:
             data = data[os.write(send, data) :]
         code = 0
+    except Exception as error:  # the boundary of a process: said where our log goes
+        os.write(2, f"{type(error).__name__}: {error}\n".encode())
     finally:
         os._exit(code)

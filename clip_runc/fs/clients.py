@@ -1,0 +1,110 @@
+"""The listening socket and those who talk to it."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+from clip_runc.errors import ClipError, ServerError
+from clip_runc.fs import protocol
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clip_runc.fs.loop import Loop
+
+_BACKLOG = 128
+
+
+def listen(path: str) -> socket.socket:
+    """A new listening socket at ``path`` (0600); one of a dead clipd is replaced."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    temporary = f"{path}.new"
+    for name in (temporary,):
+        if os.path.lexists(name):
+            os.unlink(name)
+    before = os.umask(0o177)
+    try:
+        sock.bind(temporary)
+    finally:
+        os.umask(before)
+    sock.listen(_BACKLOG)
+    os.rename(temporary, path)  # nobody finds a socket that does not listen yet
+    return sock
+
+
+class Connection:
+    """One client.  Answers to one that has hung up go nowhere."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock: socket.socket | None = sock
+
+    def answer(self, message: protocol.Message) -> None:
+        """Answer its request."""
+        if self._sock is None:
+            return
+        try:
+            protocol.send(self._sock, message)
+        except OSError:
+            return  # it hangs up, or does not read; the loop will notice
+        except ServerError as error:
+            protocol.send(self._sock, protocol.error_message(error))
+
+    def refuse(self, error: ClipError) -> None:
+        """Answer with an error."""
+        self.answer(protocol.error_message(error))
+
+    def close(self) -> None:
+        """Hang up."""
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+
+class Clients:
+    """Accepts connections of root and calls back with each of their requests."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        listener: socket.socket,
+        handle: Callable[[Connection, protocol.Message], None],
+    ) -> None:
+        self._loop = loop
+        self._handle = handle
+        self._listener = listener
+        listener.setblocking(False)
+        loop.watch(listener.fileno(), self._accept)
+
+    def _accept(self) -> None:
+        try:
+            sock, _ = self._listener.accept()
+        except OSError:
+            return
+        if protocol.peer_uid(sock) != os.geteuid():
+            sock.close()
+            return
+        sock.setblocking(False)
+        connection = Connection(sock)
+        self._loop.watch(sock.fileno(), lambda: self._readable(sock, connection))
+
+    def _readable(self, sock: socket.socket, connection: Connection) -> None:
+        try:
+            received = protocol.receive(sock)
+        except BlockingIOError:
+            return
+        except ServerError as error:
+            connection.refuse(error)
+            return
+        if received is None:
+            self._loop.unwatch(sock.fileno())
+            connection.close()
+            return
+        message, fds = received
+        for fd in fds:
+            os.close(fd)
+        try:
+            self._handle(connection, message)
+        except ClipError as error:
+            connection.refuse(error)

@@ -1,0 +1,78 @@
+"""The one FUSE mount: made, or found again through whoever still holds its device."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from clip_runc.linux import fuse_device, mount, processes
+from clip_runc.linux.files import make_private_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clip_runc.config import Settings
+    from clip_runc.fs.state import State
+
+# Layer files are read by EROFS and by loop devices in pieces of the read-ahead: one chunk
+# (about 2 MiB of the compressed stream) in a few requests instead of thirty.
+READ_AHEAD_KIB = 1024
+_FUSE_RDEV = (10, 229)
+
+
+def recover(settings: Settings, state: State, handed: int = -1) -> int:
+    """The device of the mount that is there, or -1.
+
+    ``handed`` is a descriptor that was passed to us; else a process that an earlier supervisor
+    noted, and that lives, is asked for its own.
+    """
+    if not state.init or not _is_fuse(settings.fuse_dir):
+        return -1
+    candidates = [handed] if handed >= 0 else []
+    for process in state.processes.values():
+        if process.alive and process.device >= 0:
+            try:
+                candidates.append(processes.get_fd(process.pid, process.device))
+            except OSError:
+                continue
+    good = [fd for fd in candidates if _is_device(fd) and fuse_device.is_connected(fd)]
+    for fd in set(candidates) - set(good[:1]):
+        os.close(fd)
+    return good[0] if good else -1
+
+
+def _is_fuse(path: str) -> bool:
+    top = [m for m in mount.mounts() if m.target == os.path.realpath(path)]
+    return bool(top) and top[-1].fstype == "fuse"
+
+
+def _is_device(fd: int) -> bool:
+    found = os.fstat(fd)
+    number = (os.major(found.st_rdev), os.minor(found.st_rdev))
+    return stat.S_ISCHR(found.st_mode) and number == _FUSE_RDEV
+
+
+def mount_anew(settings: Settings, state: State) -> int:
+    """Clean what is dead at the target and mount; the device.  Raises ``MountFailed``.
+
+    Answers INIT, so that the mount works with any server from here on.
+    """
+    target = settings.fuse_dir
+    while mount.unmount(target):
+        continue
+    make_private_dir(target)
+    device = fuse_device.open_device()
+    fuse_device.mount_fuse(device, target)
+    mount.make_private(target)
+    state.init = fuse_device.read_init(device)
+    os.write(device, fuse_device.init_reply(state.init))
+    _set_read_ahead(target)
+    state.images.clear()
+    state.slots.clear()
+    return device
+
+
+def _set_read_ahead(target: str) -> None:
+    real = os.path.realpath(os.path.dirname(target)) + "/" + os.path.basename(target)
+    for found in mount.mounts():
+        if found.target == real:
+            fuse_device.set_read_ahead(os.makedev(*found.dev), READ_AHEAD_KIB)

@@ -1,0 +1,308 @@
+"""clipd: keeps the FUSE mount and its images, whoever dies.  Root; standard library only.
+
+Parses nothing that came from a registry, and keeps no file of its own mount open: closing
+one would wait for a server that may not be there.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import time
+
+from clip_runc import config
+from clip_runc import log as logs
+from clip_runc.errors import ClipError, ServerError
+from clip_runc.fs import daemon, linger, mounting, protocol, start
+from clip_runc.fs.clients import Clients, Connection, listen
+from clip_runc.fs.images import Images
+from clip_runc.fs.keeping import Keeping
+from clip_runc.fs.loop import Loop
+from clip_runc.fs.server_process import ServerProcess
+from clip_runc.fs.state import Process, State
+from clip_runc.linux.files import lock
+from clip_runc.linux.mount import unmount
+from clip_runc.linux.processes import in_child, kill
+
+log = logging.getLogger("clip_runc.clipd")
+
+_DEATH_SECONDS = 5.0
+_STATUS_SECONDS = 2.0
+
+
+class Supervisor:
+    """Holds everything together.  ``begin``, then ``loop.run()``, then it is over."""
+
+    def __init__(
+        self, settings: config.Settings, paths: list[str], state: State, held: lock
+    ) -> None:
+        """``held`` is the lock that makes us the only one; it goes with us."""
+        self._held = held
+        self._settings = settings
+        self._state = state
+        self.loop = Loop()
+        self._idle = linger.Idleness(settings)
+        self._releasing: set[str] = set()
+        self._stopping = False
+        self._server = ServerProcess(self.loop, log, settings, paths, init=state.init)
+        self._images = Images(state, self._server, log)
+        self._keeping = Keeping(self.loop, log, settings, paths, state)
+        self._server.on_ready = self._images.server_ready
+        self._server.on_start = self._note_server
+        self._server.on_death = self._images.server_died
+        self._server.on_message = self._from_server
+
+    def begin(self, device: int, listener: socket.socket, sock: int, keeper_pid: int) -> None:
+        """Start the others and listen."""
+        self._note("supervisor", os.getpid(), device)
+        store = os.open(self._settings.store_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        self._keeping.begin(device, listener.fileno(), sock, keeper_pid)
+        self._server.begin(device, store)
+        Clients(self.loop, listener, self._from_client)
+        self.loop.every(min(30.0, max(0.5, self._settings.image_linger / 4)), self._sweep)
+
+    def _note(self, role: str, pid: int, device: int) -> None:
+        self._state.processes[role] = Process(pid, device=device)
+        self._state.save()
+
+    def _note_server(self, pid: int, device: int) -> None:
+        self._note("server", pid, device)
+
+    # What clients ask.
+
+    def _from_client(self, connection: Connection, message: protocol.Message) -> None:
+        handlers = {
+            "attach": self._attach,
+            "detach": self._detach,
+            "prefetch": self._forward,
+            "status": self._status,
+            "stop": self._stop_asked,
+        }
+        handler = handlers.get(str(message.get("op")))
+        if handler is None:
+            raise ServerError(f"clipd knows no request {message.get('op')!r}", "is it outdated?")
+        handler(connection, message)
+
+    def _attach(self, connection: Connection, message: protocol.Message) -> None:
+        name = str(message.get("image"))
+        tree = f"{self._settings.fuse_dir}/images/{name}"
+
+        def answer(found: protocol.Message) -> None:
+            connection.answer(found if "error" in found else {**found, "tree": tree})
+
+        self._images.attach(name, str(message.get("index")), answer)
+
+    def _detach(self, connection: Connection, message: protocol.Message) -> None:
+        self._images.detach(str(message.get("image")), connection.answer)
+
+    def _forward(self, connection: Connection, message: protocol.Message) -> None:
+        self._images.ask(message, connection.answer)
+
+    def _status(self, connection: Connection, message: protocol.Message) -> None:
+        """An answer in any case: a server that is away is a thing to report."""
+        answered: list[bool] = []
+
+        def answer(found: protocol.Message) -> None:
+            if not answered:
+                answered.append(True)
+                connection.answer({**found, **self._own_status(found)})
+
+        self._images.ask({"op": "status"}, answer)
+        self.loop.later(_STATUS_SECONDS, lambda: answer({}))
+
+    def _own_status(self, found: protocol.Message) -> protocol.Message:
+        server = self._server
+        state = "serving" if server.serving else "starting" if server.pid else "dead"
+        found.pop("pid", None)
+        return {
+            "supervisor": {"pid": os.getpid()},
+            "keeper": {"pid": self._keeping.pid},
+            "server": {"pid": server.pid, "restarts": server.restarts, "state": state},
+            "mount": self._settings.fuse_dir,
+            "images": found.get("images", [{"manifest": name} for name in self._state.images]),
+            "fetched": found.get("fetched", 0),
+        }
+
+    def _stop_asked(self, connection: Connection, message: protocol.Message) -> None:
+        connection.answer({})
+        self.stop()
+
+    # What the server asks.
+
+    def _from_server(self, message: protocol.Message) -> None:
+        if message.get("op") == "credentials":
+            self._look_up(message)
+        else:
+            self._images.answered(message)
+
+    def _look_up(self, message: protocol.Message) -> None:
+        """In a child: a credential helper may take seconds."""
+        registry, repository = str(message.get("registry")), str(message.get("repository"))
+
+        def find() -> bytes:
+            from clip_runc.registry.credentials import lookup
+
+            found = lookup(registry, repository)
+            return json.dumps(found.to_dict() if found else None).encode()
+
+        def done(code: int, data: bytes) -> None:
+            if code:
+                log.error("credentials for %s cannot be looked up (see above)", registry)
+            found = json.loads(data) if code == 0 else None
+            self._server.send({"op": "credentials", "id": message.get("id"), "credentials": found})
+
+        self.loop.output(*in_child(find), done)
+
+    # What time brings.
+
+    def _sweep(self) -> None:
+        """Unmount and detach what no container has used for a while."""
+        names = {*self._state.images, *linger.mounted(self._settings)}
+        for name in set(self._idle.expired(names)) - self._releasing:
+            self._releasing.add(name)
+            self._release(name)
+
+    def _release(self, name: str) -> None:
+        settings = self._settings
+
+        def done(code: int, data: bytes) -> None:
+            self._releasing.discard(name)
+            if code == 0 and data == b"yes":
+                log.info("image %s is idle: unmounted", name)
+                self._images.detach(name, lambda _: None)
+
+        self.loop.output(
+            *in_child(lambda: b"yes" if linger.release(settings, name) else b"no"), done
+        )
+
+    # The end.
+
+    def stop(self) -> None:
+        """Unmount, end the others, have ``loop.run`` return."""
+        if self._stopping:
+            return
+        self._stopping = True
+        log.info("stopping")
+        _unlink(self._settings.socket)
+        self._keeping.stop()
+        settings = self._settings
+
+        def release() -> bytes:
+            for name in linger.mounted(settings):
+                linger.release(settings, name)
+            unmount(settings.fuse_dir)
+            return b""
+
+        self.loop.output(*in_child(release), lambda code, data: self._finish())
+        self.loop.later(_DEATH_SECONDS, self._finish)
+
+    def _finish(self) -> None:
+        self._server.stop()
+        self._state.remove()
+        self.loop.stop()
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        return
+
+
+def run(
+    settings: config.Settings,
+    paths: list[str],
+    *,
+    ready: int = -1,
+    device: int = -1,
+    listener: int = -1,
+    keeper: int = -1,
+    keeper_pid: int = 0,
+) -> None:
+    """As a daemon: started by a client (``ready`` is its pipe) or by the keeper (the others)."""
+    if ready >= 0:
+        daemon.detach(settings, [ready])
+    for fd in (ready, device, listener, keeper):
+        if fd >= 0:
+            os.set_inheritable(fd, False)
+    try:
+        supervisor = _set_up(settings, paths, device, listener, keeper, keeper_pid)
+    except ClipError as error:
+        _say(ready, f"{error}\n")
+        log.error("%s", error)
+        raise SystemExit(1) from None
+    _say(ready, "ready\n")
+    supervisor.loop.run()
+
+
+def _say(pipe: int, text: str) -> None:
+    if pipe >= 0:
+        os.write(pipe, text.encode())
+        os.close(pipe)
+
+
+def _set_up(
+    settings: config.Settings,
+    paths: list[str],
+    handed: int,
+    listener: int,
+    keeper: int,
+    keeper_pid: int,
+) -> Supervisor:
+    logs.configure(settings.log_level, as_json=settings.log_format == "json")
+    daemon.make_directories(settings)
+    held = daemon.only_one(settings)
+    daemon.settle(log)
+    state = State.load(f"{settings.run_dir}/clipd.json")
+    device = mounting.recover(settings, state, handed)
+    _end_server(state)
+    if device < 0:
+        device = mounting.mount_anew(settings, state)
+        log.info("mounted %s", settings.fuse_dir)
+    else:
+        log.info("took over %s with %d images", settings.fuse_dir, len(state.images))
+    listening = listen(settings.socket) if listener < 0 else socket.socket(fileno=listener)
+    supervisor = Supervisor(settings, paths, state, held)
+    _on_signals(supervisor)
+    supervisor.begin(device, listening, keeper, keeper_pid)
+    return supervisor
+
+
+def _end_server(state: State) -> None:
+    """The server of an earlier supervisor cannot be talked to: it goes, its requests stay."""
+    old = state.processes.pop("server", None)
+    if old is None or not kill(old.pid, old.started):
+        return
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while old.alive and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def _on_signals(supervisor: Supervisor) -> None:
+    """SIGTERM and SIGINT end it in good order; through a pipe, as the loop knows no signals."""
+    receive, send = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    signal.set_wakeup_fd(send, warn_on_full_buffer=False)
+
+    def caught() -> None:
+        os.read(receive, 64)
+        supervisor.stop()
+
+    supervisor.loop.watch(receive, caught)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+
+
+def main() -> None:
+    """``clipd``: in the foreground, for systemd; containers start it as a daemon instead."""
+    import sys
+
+    try:
+        supervisor = _set_up(config.load(), start.package_paths(), -1, -1, -1, 0)
+    except ClipError as error:
+        sys.exit(f"clipd: {error}")
+    supervisor.loop.run()
