@@ -23,7 +23,7 @@ from tests.integration.pushing import push
 HOME = Path(os.environ.get("CLIP_DEMO_HOME", "/var/lib/clip-demo"))
 PORT = int(os.environ.get("CLIP_DEMO_PORT", "5123"))
 PIDFILE = HOME / "registry.pid"
-CLIPCTL = Path(sys.executable).parent / "clipctl"
+CLIPCTL = [sys.executable, "-m", "clip_runc.cli.main"]
 PROGRAM = (
     "import json, platform, sys; "
     "print('Python', platform.python_version(), 'of', "
@@ -54,7 +54,7 @@ def start_registry() -> str:
 
 def stop() -> None:
     """Stop the registry and clipd; files stay."""
-    subprocess.run([CLIPCTL, "stop"], check=False)
+    subprocess.run([*CLIPCTL, "stop"], check=False)
     pid = registry_pid()
     if pid is not None:
         os.kill(pid, signal.SIGTERM)
@@ -65,7 +65,7 @@ def stop() -> None:
 
 def fetched() -> int:
     """Bytes that clipd has fetched from registries since it started."""
-    done = subprocess.run([CLIPCTL, "status", "--json"], capture_output=True, check=False)
+    done = subprocess.run([*CLIPCTL, "status", "--json"], capture_output=True, check=False)
     status: dict[str, Any] = json.loads(done.stdout or b"{}")
     return int(status.get("fetched", 0))
 
@@ -107,11 +107,11 @@ def main() -> None:
     console.print(f"[bold]2.[/] {reference}: {mega(image.compressed_size)} in 3 layers")
     console.print(f"[bold]3.[/] clipctl index {reference}")
     index = HOME / "debian.clip"
-    subprocess.run([CLIPCTL, "index", "-o", index, reference], check=True)
+    subprocess.run([*CLIPCTL, "index", "-o", index, reference], check=True)
     before = fetched()
     console.print(f"[bold]4.[/] clipctl run --rm {reference} python3 -c …")
     begin = time.monotonic()
-    command = [CLIPCTL, "run", "--rm", reference, "python3", "-c", PROGRAM]
+    command = [*CLIPCTL, "run", "--rm", reference, "python3", "-c", PROGRAM]
     code = subprocess.run(command, check=False).returncode
     seconds = time.monotonic() - begin
     if code:
