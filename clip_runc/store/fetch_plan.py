@@ -1,0 +1,68 @@
+"""Which wanted chunks go into one request.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from clip_runc.index.model import Chunk
+
+GAP = 4096
+"""Bytes between two chunks that are fetched along rather than asked for apart: the end of one
+gzip member and the header of the next, say."""
+
+
+class Limits(NamedTuple):
+    """What one request may hold: chunks, and compressed bytes (one chunk is always allowed)."""
+
+    chunks: int
+    bytes: int
+
+
+DEMAND = Limits(1, 4 << 20)
+AHEAD = Limits(4, 8 << 20)
+
+
+def follows(chunks: Sequence[Chunk], chunk: int) -> bool:
+    """Whether the compressed bytes of ``chunk + 1`` come right after those of ``chunk``.
+
+    They may share a byte; an index that lies can put them anywhere.
+    """
+    here, after = chunks[chunk], chunks[chunk + 1]
+    return (
+        here.comp_end - 1 <= after.comp_start <= here.comp_end + GAP
+        and after.comp_end > here.comp_end
+    )
+
+
+def widen(
+    chunks: Sequence[Chunk], chunk: int, wanted: Callable[[int], bool], limits: Limits
+) -> tuple[int, int]:
+    """First and last chunk of a request for ``chunk``: wanted neighbours after, then before."""
+    first = last = chunk
+
+    def fits(low: int, high: int) -> bool:
+        size = chunks[high].comp_end - chunks[low].comp_start
+        return high - low < limits.chunks and size <= limits.bytes
+
+    while (
+        last + 1 < len(chunks)
+        and fits(first, last + 1)
+        and wanted(last + 1)
+        and follows(chunks, last)
+    ):
+        last += 1
+    while first > 0 and fits(first - 1, last) and wanted(first - 1) and follows(chunks, first - 1):
+        first -= 1
+    return first, last
+
+
+def runs(chunks: Sequence[Chunk], first: int, last: int) -> list[tuple[int, int]]:
+    """Split ``[first, last]`` where the compressed bytes are not next to each other."""
+    found = []
+    start = first
+    for chunk in range(first, last):
+        if not follows(chunks, chunk):
+            found.append((start, chunk))
+            start = chunk + 1
+    return [*found, (start, last)]
