@@ -2,45 +2,52 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
-from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Protocol
 
-from clip_runc.errors import DigestMismatch, IndexFormatError
-from clip_runc.fs.sources import Source, Sources
-from clip_runc.fs.view import Image, Reader, View
+from clip_runc.errors import ClipError, DigestMismatch
+from clip_runc.fs.sources import Sources
+from clip_runc.fs.view import Image, LayerFile, View
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.model import Layer
-from clip_runc.store.stats import Stats
+from clip_runc.store import ChunkStore, LayerReader
+from clip_runc.store.geometry import Geometry
 
 
-class StoredLayer(Reader, Protocol):
-    """What is needed of ``store.LayerReader`` beside reading."""
+class _Open:
+    """An attached image: its index, and a reader for each layer."""
 
-    @property
-    def complete(self) -> bool: ...
-    @property
-    def stats(self) -> Stats: ...
+    def __init__(self, clip: ClipFile, readers: list[LayerReader], names: list[str]) -> None:
+        self.clip = clip
+        self.readers = readers
+        self.names = names
 
+    def layers(self) -> list[dict[str, object]]:
+        """Each layer: which, under what name it is served, its size, are its data all there?
 
-class Store(Protocol):
-    """What is needed of ``store.ChunkStore``."""
-
-    def open_layer(
-        self, layer: Layer, window: Callable[[int], bytes], fetcher: Source
-    ) -> StoredLayer: ...
+        ``complete`` is said only of data that are where everybody looks for them.
+        """
+        return [
+            {
+                "diff": layer.diff_hex,
+                "file": name,
+                "complete": reader.complete and reader.data_path == f"{layer.diff_hex}/data",
+                "size": reader.size,
+            }
+            for layer, reader, name in zip(self.clip.layers, self.readers, self.names, strict=True)
+        ]
 
 
 class Catalog:
     """What the server has attached, and what it says about it."""
 
-    def __init__(self, view: View, store: Store, sources: Sources) -> None:
+    def __init__(self, view: View, store: ChunkStore, sources: Sources) -> None:
         self.view = view
         self._store = store
         self._sources = sources
-        self._open: dict[str, tuple[ClipFile, list[tuple[str, StoredLayer]]]] = {}
+        self._open: dict[str, _Open] = {}
 
     def attach(self, index: int, manifest_hex: str, slot: int) -> dict[str, object]:
         """Serve the image whose .clip file is open as ``index``; its layers.
@@ -49,64 +56,67 @@ class Catalog:
         """
         known = self.view.image(manifest_hex)
         if known is None or known.slot != slot:
-            self._open_index(index, manifest_hex, slot)
-        return self._layers(manifest_hex)
+            self._attach(index, manifest_hex, slot)
+        return {"layers": self._open[manifest_hex].layers()}
 
-    def _open_index(self, index: int, manifest_hex: str, slot: int) -> None:
+    def _attach(self, index: int, manifest_hex: str, slot: int) -> None:
         clip = ClipFile.open(index)
-        try:
-            readers = self._readers(clip, manifest_hex)
-            self.view.attach(Image(manifest_hex, slot, list(readers), clip.erofs))
-        except BaseException:
-            clip.close()
-            raise
         # Readers that another image shares may come for a window long after the detach.
         weakref.finalize(clip, os.close, clip.fileno())
-        self._open[manifest_hex] = clip, readers
-
-    def _layers(self, manifest_hex: str) -> dict[str, object]:
-        readers = self._open[manifest_hex][1]
-        return {"layers": [{"diff": n, "complete": bool(r.complete)} for n, r in readers]}
-
-    def _readers(self, clip: ClipFile, manifest_hex: str) -> list[tuple[str, StoredLayer]]:
         if clip.manifest_digest != f"sha256:{manifest_hex}":
             raise DigestMismatch(
                 f"the index is of {clip.manifest_digest}, not of sha256:{manifest_hex}",
                 "remove the index and make it again",
             )
-        source = self._sources.get(clip.source)
-        readers = []
-        for number, layer in enumerate(clip.layers):
-            window = partial(clip.window, number)
-            readers.append((layer.diff_hex, self._store.open_layer(layer, window, source)))
-        return readers
+        readers: list[LayerReader] = []
+        try:
+            source = self._sources.get(clip.source)
+            for number, layer in enumerate(clip.layers):
+                window = partial(clip.window, number)
+                readers.append(self._store.open_layer(layer, window, source))
+            new = _Open(clip, readers, [file_name(layer) for layer in clip.layers])
+            files = [
+                LayerFile(name, layer.diff_hex, reader)
+                for name, layer, reader in zip(new.names, clip.layers, readers, strict=True)
+            ]
+            self.view.attach(Image(manifest_hex, slot, files, clip.erofs))
+        except BaseException:
+            self._close(readers)
+            raise
+        old = self._open.pop(manifest_hex, None)
+        self._open[manifest_hex] = new
+        if old is not None:
+            self._close(old.readers)
+
+    def _close(self, readers: list[LayerReader]) -> None:
+        for reader in readers:
+            self._store.close_layer(reader)
 
     def detach(self, manifest_hex: str) -> None:
-        """Serve it no longer.  The descriptor goes when the last window has been read."""
+        """Serve it no longer."""
         self.view.detach(manifest_hex)
-        self._open.pop(manifest_hex, None)
+        old = self._open.pop(manifest_hex, None)
+        if old is not None:
+            self._close(old.readers)
 
-    def prefetch(self, manifest_hex: str) -> Iterator[tuple[Reader, int, int]]:
-        """What the index lists as worth having: reader, offset, length, in that order."""
+    def prefetch(self, manifest_hex: str) -> None:
+        """Fetch what the index lists as worth having, behind everything else."""
         if manifest_hex not in self._open:
-            raise IndexFormatError(f"sha256:{manifest_hex} is not attached", "attach it first")
-        clip, readers = self._open[manifest_hex]
-        for number, first, last in clip.prefetch():
-            chunks = clip.layers[number].chunks[first : last + 1]
-            for chunk in chunks:
-                yield readers[number][1], chunk.raw_start, chunk.raw_end - chunk.raw_start
+            raise ClipError(f"sha256:{manifest_hex} is not attached", "attach it first")
+        found = self._open[manifest_hex]
+        for number, first, last in found.clip.prefetch():
+            found.readers[number].prefetch(range(first, last + 1))
 
-    def status(self) -> list[dict[str, object]]:
-        """Each image with its layers."""
-        return [
-            {
-                "manifest": name,
-                "source": clip.source,
-                "layers": [{"diff": n, "size": r.size, "complete": r.complete} for n, r in readers],
-            }
-            for name, (clip, readers) in self._open.items()
+    def status(self) -> dict[str, object]:
+        """Each image with its layers, and what the store has done."""
+        images = [
+            {"manifest": name, "source": found.clip.source, "layers": found.layers()}
+            for name, found in self._open.items()
         ]
+        store = self._store.stats().as_dict()
+        return {"images": images, "fetched": store["fetched_bytes"], "store": store}
 
-    def readers(self) -> dict[str, StoredLayer]:
-        """The layers of all images, each once."""
-        return dict(pair for _, readers in self._open.values() for pair in readers)
+
+def file_name(layer: Layer) -> str:
+    """The name of a layer's file in ``layers/``: its diff_id, its chunks and their hashes."""
+    return hashlib.sha256(layer.diff_id.encode() + Geometry(layer).digest).hexdigest()

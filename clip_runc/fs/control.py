@@ -7,7 +7,6 @@ import logging
 import os
 import socket
 import threading
-from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -15,14 +14,12 @@ import trio
 
 from clip_runc.errors import ClipError
 from clip_runc.fs import protocol
-from clip_runc.fs.adapter import result
 from clip_runc.fs.catalog import Catalog
 from clip_runc.registry.credentials import Credentials
 
 log = logging.getLogger("clip_runc.fs")
 
 _CREDENTIAL_SECONDS = 20.0
-_PREFETCHERS = 4
 
 
 class Channel:
@@ -77,15 +74,12 @@ class Channel:
 class Control:
     """Does what the supervisor says, in the order in which it says it."""
 
-    def __init__(
-        self, channel: Channel, catalog: Catalog, totals: Callable[[], dict[str, object]]
-    ) -> None:
+    def __init__(self, channel: Channel, catalog: Catalog) -> None:
         self._channel = channel
         self._catalog = catalog
-        self._totals = totals
         self.serve = trio.Event()
 
-    async def run(self, nursery: trio.Nursery) -> None:
+    async def run(self) -> None:
         """Until the supervisor is gone; then reads go on being served without one."""
         sock = self._channel.sock
         while True:
@@ -95,7 +89,7 @@ class Control:
                 break
             message, fds = received
             try:
-                await self._handle(message, fds, nursery)
+                await self._handle(message, fds)
             finally:
                 for fd in fds:
                     os.close(fd)
@@ -104,9 +98,7 @@ class Control:
         if not self.serve.is_set():
             raise SystemExit(1)
 
-    async def _handle(
-        self, message: protocol.Message, fds: list[int], nursery: trio.Nursery
-    ) -> None:
+    async def _handle(self, message: protocol.Message, fds: list[int]) -> None:
         kind = message["op"]
         if kind == "ping":
             self._channel.send({"op": "pong", "id": message["id"]})
@@ -116,12 +108,10 @@ class Control:
             self._channel.answered(message)
         else:
             self._channel.send(
-                {"op": "reply", "id": message["id"], **self._answer(kind, message, fds, nursery)}
+                {"op": "reply", "id": message["id"], **self._answer(kind, message, fds)}
             )
 
-    def _answer(
-        self, kind: object, message: protocol.Message, fds: list[int], nursery: trio.Nursery
-    ) -> protocol.Message:
+    def _answer(self, kind: object, message: protocol.Message, fds: list[int]) -> protocol.Message:
         try:
             if kind == "attach":
                 slot = _integer(message, "slot")
@@ -130,9 +120,9 @@ class Control:
                 self._catalog.detach(str(message["image"]))
                 return {}
             if kind == "prefetch":
-                nursery.start_soon(self._prefetch, str(message["image"]))
+                self._catalog.prefetch(str(message["image"]))
                 return {}
-            return {**self._totals(), "images": self._catalog.status()}
+            return self._catalog.status()
         except ClipError as error:
             return protocol.error_message(error)
         except Exception as error:
@@ -140,26 +130,6 @@ class Control:
             log.exception("%s failed", kind)
             reason = f"{kind} failed in clipd: {type(error).__name__}: {error}"
             return {"error": "ServerError", "message": reason, "hint": "see clipd.log"}
-
-    async def _prefetch(self, manifest_hex: str) -> None:
-        try:
-            wanted = list(self._catalog.prefetch(manifest_hex))
-        except ClipError as error:
-            log.warning("prefetch: %s", error)
-            return
-        work = iter(wanted)
-
-        async def fetch() -> None:
-            for reader, offset, length in work:
-                try:
-                    await result(reader.request(offset, length))
-                except ClipError as error:
-                    log.info("prefetch of %s: %s", manifest_hex, error)
-                    return
-
-        async with trio.open_nursery() as fetchers:
-            for _ in range(_PREFETCHERS):
-                fetchers.start_soon(fetch)
 
 
 def _integer(message: protocol.Message, key: str) -> int:

@@ -28,7 +28,7 @@ from clip_runc.fs.view import View
 from clip_runc.linux import fuse_device
 from clip_runc.linux.files import boot_id
 from clip_runc.linux.privileges import drop_privileges, set_name
-from clip_runc.store.chunk_store import ChunkStore
+from clip_runc.store import ChunkStore
 
 log = logging.getLogger("clip_runc.fs")
 
@@ -102,16 +102,9 @@ def _take_device(device: int, init: int) -> None:
 
 
 async def _main(channel: Channel, catalog: Catalog) -> None:
-    def totals() -> dict[str, object]:
-        sums: dict[str, float] = {}
-        for reader in catalog.readers().values():
-            for name, value in reader.stats.as_dict().items():
-                sums[name] = sums.get(name, 0) + value
-        return {"pid": os.getpid(), "fetched": sums.get("fetched_bytes", 0), "store": sums}
-
-    control = Control(channel, catalog, totals)
+    control = Control(channel, catalog)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(control.run, nursery)
+        nursery.start_soon(control.run)
         channel.send({"op": "ready"})
         await control.serve.wait()
         channel.send({"op": "serving"})

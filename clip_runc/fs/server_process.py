@@ -30,8 +30,9 @@ _QUICK_SECONDS = 2.0
 class ServerProcess:
     """At most one server at a time; ``pid`` is 0 while there is none.
 
-    ``on_start`` is called with the pid and the device of each, ``on_ready`` when a new one waits for its images, ``on_message`` with each of its
-    messages, ``on_death`` when one has gone, before the next is started.
+    ``on_start`` is called with the pid and the device of each, ``on_ready`` when a new one waits
+    for its images, ``on_message`` with each of its messages, ``on_death`` when one has gone,
+    before the next is started.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 ::
 
     /                      root only
-    ├── layers/<diff hex>  the uncompressed tar stream, padded with zeros to 512 bytes
+    ├── layers/<file>      the uncompressed tar stream, padded with zeros to 512 bytes
     └── images/<manifest hex>/…  the whole image
 
 Inode numbers are a function of what they name, so that a server that comes after another
@@ -12,8 +12,12 @@ understands what the kernel remembers:
 ========================  ==================================================================
 1, 2, 3                   ``/``, ``layers``, ``images``
 slot << 40 | nid          inode ``nid`` of the image that clipd gave this slot (from 1 up)
-1 << 63 | 62 bits         a layer, by the first 62 bits of its diff_id
+1 << 63 | 62 bits         a layer, by the first 62 bits of its file name
 ========================  ==================================================================
+
+A layer's file is named by its diff_id *and* its chunks with their hashes (64 hexadecimal
+digits): an index that lies about a layer then spoils no image but its own.  As long as all images
+agree on a layer it is also found under its ``<diff hex>``.
 
 A file handle is the inode number.  Errors are ``OSError`` with the errno to answer; anything
 wrong with an index is ``IndexFormatError``.
@@ -71,7 +75,14 @@ class Piece(NamedTuple):
     reader: Reader | None = None
     offset: int = 0
     data: bytes = b""
-    layer: str = ""
+
+
+class LayerFile(NamedTuple):
+    """A layer of an image: its file's name in ``layers/``, the digits of its diff_id."""
+
+    name: str
+    diff_hex: str
+    reader: Reader
 
 
 class Image:
@@ -81,16 +92,15 @@ class Image:
         self,
         manifest_hex: str,
         slot: int,
-        layers: Sequence[tuple[str, Reader]],
+        layers: Sequence[LayerFile],
         erofs: Callable[[], bytes],
     ) -> None:
-        """``layers``: diff hex and reader, in the order of the image; one may come twice."""
+        """``layers`` in the order of the image; one may come twice."""
         if not 1 <= slot <= MAX_SLOT:
             raise IndexFormatError(f"image slot {slot} is outside of 1–{MAX_SLOT}")
         self.manifest_hex = manifest_hex
         self.slot = slot
-        self.layer_names = [name for name, _ in layers]
-        self.readers = dict(layers)
+        self.layers = list(layers)
         self._erofs = erofs
         self._tree: tuple[ErofsImage, bytes] | None = None
 
@@ -102,10 +112,10 @@ class Image:
         if self._tree is None:
             data = self._erofs()
             image = ErofsImage(data)
-            if image.devices > len(self.layer_names):
+            if image.devices > len(self.layers):
                 raise IndexFormatError(
                     f"the EROFS image has {image.devices} devices, "
-                    f"the image {len(self.layer_names)} layers"
+                    f"the image {len(self.layers)} layers"
                 )
             self._tree = image, data
         return self._tree
@@ -144,18 +154,19 @@ class Image:
             if offset + length > len(data):
                 raise IndexFormatError(f"an extent ends {offset + length} bytes into the image")
             return Piece(length, data=bytes(data[offset : offset + length]))
-        if device > len(self.layer_names):
+        if device > len(self.layers):
             raise IndexFormatError(f"an extent lies on device {device}")
-        name = self.layer_names[device - 1]
-        reader = self.readers[name]
-        if offset + length > reader.size:
-            raise IndexFormatError(f"an extent ends at byte {offset + length} of layer {name}")
-        return Piece(length, reader, offset, layer=name)
+        layer = self.layers[device - 1]
+        if offset + length > layer.reader.size:
+            raise IndexFormatError(
+                f"an extent ends at byte {offset + length} of layer {layer.diff_hex}"
+            )
+        return Piece(length, layer.reader, offset)
 
 
-def layer_ino(diff_hex: str) -> int:
-    """The inode number of a layer's file."""
-    return _LAYER_BIT | int(diff_hex[:16], 16) >> 2
+def layer_ino(name: str) -> int:
+    """The inode number of the layer's file of that name."""
+    return _LAYER_BIT | int(name[:16], 16) >> 2
 
 
 class View:
@@ -164,33 +175,28 @@ class View:
     def __init__(self) -> None:
         self._images: dict[str, Image] = {}
         self._slots: dict[int, Image] = {}
-        self._layers: dict[int, tuple[str, Reader, int]] = {}  # ino -> name, reader, users
+        self._layers: dict[int, LayerFile] = {}
 
     # What there is.
 
     def attach(self, image: Image) -> None:
         """Add an image; one of the same manifest is replaced.  Raises ``IndexFormatError``."""
-        for name in image.readers:
-            known = self._layers.get(layer_ino(name))
-            if known is not None and known[0] != name:
-                raise IndexFormatError(f"layers {name} and {known[0]} share their first 62 bits")
-        self.detach(image.manifest_hex)
+        for layer in image.layers:
+            known = self._layers.get(layer_ino(layer.name), layer)
+            if known.name != layer.name:
+                raise IndexFormatError(f"{layer.name} and {known.name} share their first 62 bits")
         self._images[image.manifest_hex] = image
-        self._slots[image.slot] = image
-        for name, reader in image.readers.items():
-            users = self._layers.get(layer_ino(name), ("", reader, 0))[2]
-            self._layers[layer_ino(name)] = (name, reader, users + 1)
+        self._find_layers()
 
     def detach(self, manifest_hex: str) -> None:
         """Forget an image, and the layers that no other image has."""
-        image = self._images.pop(manifest_hex, None)
-        if image is None:
-            return
-        del self._slots[image.slot]
-        for name in image.readers:
-            _, reader, users = self._layers.pop(layer_ino(name))
-            if users > 1:
-                self._layers[layer_ino(name)] = (name, reader, users - 1)
+        self._images.pop(manifest_hex, None)
+        self._find_layers()
+
+    def _find_layers(self) -> None:
+        self._slots = {image.slot: image for image in self._images.values()}
+        layers = [layer for image in self._images.values() for layer in image.layers]
+        self._layers = {layer_ino(layer.name): layer for layer in layers}
 
     def image(self, manifest_hex: str) -> Image | None:
         """The attached image of a manifest."""
@@ -212,8 +218,7 @@ class View:
         return image.attributes(nid)
 
     def _layer_attributes(self, ino: int) -> Attributes:
-        _, reader, _ = self._layer(ino)
-        size = -(-reader.size // BLOCK) * BLOCK
+        size = -(-self._layer(ino).reader.size // BLOCK) * BLOCK
         return Attributes(ino, stat.S_IFREG | 0o400, size)
 
     def lookup(self, parent: int, name: bytes) -> Attributes | None:
@@ -231,10 +236,14 @@ class View:
         return None if child is None else image.attributes(child)
 
     def _lookup_layer(self, name: bytes) -> Attributes:
-        for ino, (known, _, _) in self._layers.items():
-            if known.encode() == name:
-                return self._layer_attributes(ino)
-        raise _error(errno.ENOENT)
+        text = os.fsdecode(name)
+        for layer in self._layers.values():
+            if layer.name == text:
+                return self._layer_attributes(layer_ino(text))
+        same = {layer.name for layer in self._layers.values() if layer.diff_hex == text}
+        if len(same) != 1:
+            raise _error(errno.ENOENT)
+        return self._layer_attributes(layer_ino(same.pop()))._replace(lasting=False)
 
     def _image_root(self, image: Image | None) -> Attributes:
         if image is None:
@@ -264,9 +273,8 @@ class View:
         if ino == ROOT:
             return [(b"images", self.attributes(IMAGES)), (b"layers", self.attributes(LAYERS))]
         if ino == LAYERS:
-            return [
-                (n.encode(), self._layer_attributes(i)) for i, (n, _, _) in self._layers.items()
-            ]
+            layers = self._layers.items()
+            return [(la.name.encode(), self._layer_attributes(ino)) for ino, la in layers]
         return [(i.manifest_hex.encode(), self._image_root(i)) for i in self.images()]
 
     def _parent(self, here: Attributes) -> Attributes:
@@ -296,10 +304,10 @@ class View:
     def pieces(self, ino: int, offset: int, length: int) -> list[Piece]:
         """Where the bytes of a file are, in order, clipped to its size."""
         if ino & _LAYER_BIT:
-            name, reader, _ = self._layer(ino)
+            reader = self._layer(ino).reader
             stored = max(0, min(length, reader.size - offset))
             padding = max(0, min(length, -(-reader.size // BLOCK) * BLOCK - offset) - stored)
-            found = [Piece(stored, reader, offset, layer=name)] if stored else []
+            found = [Piece(stored, reader, offset)] if stored else []
             return [*found, Piece(padding)] if padding else found
         image, nid = self._inside(ino)
         if not stat.S_ISREG(image.tree().inode(nid).mode):
@@ -309,12 +317,12 @@ class View:
     def describe(self, ino: int) -> str:
         """An inode in words, for a log."""
         if ino & _LAYER_BIT:
-            return f"layer {self._layers[ino][0]}" if ino in self._layers else f"layer {ino:#x}"
+            return f"layer {self._layers[ino].diff_hex if ino in self._layers else hex(ino)}"
         image = self._slots.get(ino >> SLOT_SHIFT)
         where = image.manifest_hex if image else f"in slot {ino >> SLOT_SHIFT}"
         return f"image {where} inode {ino & _NID_MASK}"
 
-    def _layer(self, ino: int) -> tuple[str, Reader, int]:
+    def _layer(self, ino: int) -> LayerFile:
         try:
             return self._layers[ino]
         except KeyError:
