@@ -1,1 +1,1 @@
-"""The runc-compatible executable: argv, spec edits, the only exec."""
+"""What runc sees: its argv, the edits of a spec, and the only exec."""

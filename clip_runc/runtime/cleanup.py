@@ -1,0 +1,53 @@
+"""Taking down the container that one process prepared, and no other of the same id.
+
+runc forgets a container before it runs the poststop hooks, so an id can be in use again while
+the old container's hook or finisher still runs.  Each of those carries the creator (pid and start
+time of the shim) and looks, under the container's lock, whether the state is still that one's.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from clip_runc.config import Settings
+
+# What a runtime has below <root>/<id> once the container exists: runc and youki, crun.
+_STATE_FILES = ("state.json", "status")
+
+
+def exists_in_runtime(root: str, container_id: str) -> bool:
+    """Does the runtime know the container?  Its directory alone may be a crash's."""
+    import os
+
+    base = f"{root}/{container_id}"
+    return any(os.path.lexists(f"{base}/{name}") for name in _STATE_FILES)
+
+
+def take_down(
+    settings: Settings,
+    key: str,
+    creator: tuple[int, int],
+    unless: Callable[[], bool] = lambda: False,
+) -> list[str]:
+    """Remove what ``creator`` prepared under ``key``; the problems, in words.
+
+    Idempotent.  Nothing is done where the state is another's by now, or ``unless`` says so
+    (asked under the lock).
+    """
+    from clip_runc.containers import state as states
+    from clip_runc.containers.prepare import lock_path
+    from clip_runc.containers.teardown import exists, sweep
+    from clip_runc.linux.files import lock
+
+    if not exists(settings, key):
+        return []
+    try:
+        with lock(lock_path(settings, key)):
+            state = states.load(settings, key)
+            if (state is not None and tuple(state.creator) != creator) or unless():
+                return []
+            return sweep(settings, key)
+    except FileNotFoundError:  # the lock directory: a reboot took /run away
+        return []

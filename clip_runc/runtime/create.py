@@ -1,0 +1,171 @@
+"""``create``, ``run`` and ``restore``: a root filesystem of ours under the bundle, then runc.
+
+A bundle that names no image of ours, and one that runc will refuse anyhow, is not touched.
+Whatever fails after something was prepared takes it down again before the error is told.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from clip_runc.errors import BundleError, ClipError
+from clip_runc.runtime import report
+from clip_runc.runtime.cleanup import exists_in_runtime, take_down
+from clip_runc.runtime.execute import pass_through
+from clip_runc.runtime.spec import annotations_of, apply_all, edits_for, wants_nosuid
+from clip_runc.runtime.watcher import watch
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clip_runc.config import Settings
+    from clip_runc.containers.bundle import Config
+    from clip_runc.containers.prepare import Prepared
+    from clip_runc.images.local import LocalImage
+    from clip_runc.images.resolve import Resolved
+    from clip_runc.runtime.argv import Invocation
+
+
+class Phases:
+    """Milliseconds by name, for the one line that a container gets in the log."""
+
+    def __init__(self) -> None:
+        self.spent: dict[str, object] = {}
+        self._last = time.perf_counter()
+
+    def end(self, name: str) -> None:
+        """The phase ``name`` began where the one before it ended."""
+        now = time.perf_counter()
+        self.spent[f"{name}_ms"] = f"{(now - self._last) * 1000:.1f}"
+        self._last = now
+
+
+def create(invocation: Invocation, real: str, root: str, launcher: str) -> None:
+    """Prepare the bundle and become runc; returns where the bundle is none of ours.
+
+    Raises ``ClipError``; the bundle is then as it was and nothing is mounted.
+    """
+    from clip_runc.containers.bundle import open_bundle
+
+    try:
+        bundle = open_bundle(invocation.bundle)
+    except BundleError:
+        return  # runc says it better
+    try:
+        _create(invocation, real, root, launcher, bundle)
+    finally:
+        os.close(bundle)
+
+
+def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle: int) -> None:
+    from clip_runc.config import load
+    from clip_runc.containers.bundle import read_config
+
+    phases = Phases()
+    try:
+        config = read_config(bundle)
+    except BundleError:
+        return
+    settings = load()
+    resolved = _resolve(settings, config, bundle)
+    image = _image_of(settings, resolved, invocation)
+    phases.end("resolve")
+    if image is None:
+        return
+    prepared = _prepare(settings, config, image, invocation, root, bundle)
+    creator = prepared.state.creator
+    try:
+        phases.end("mount")
+        _rewrite(settings, prepared, bundle, launcher)
+        phases.end("rewrite")
+        _log(invocation, real, resolved, prepared, phases)
+        _watch(settings, prepared, invocation, root)
+        pass_through(real)
+    except BaseException as error:
+        take_down(settings, prepared.key, creator)
+        if isinstance(error, OSError):
+            raise ClipError(f"{error.filename or real}: {error.strerror}") from None
+        raise
+
+
+def _resolve(settings: Settings, config: Config, bundle: int) -> Resolved:
+    from clip_runc.containers.bundle import root_path
+    from clip_runc.images.resolve import resolve
+
+    root = os.path.join(os.readlink(f"/proc/self/fd/{bundle}"), root_path(config.spec))
+    return resolve(settings, annotations_of(config.spec), root)
+
+
+def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) -> LocalImage | None:
+    """The image to use, made now if that is the policy; None to pass through."""
+    if resolved.action != "build":
+        return resolved.image
+    from clip_runc.images.request import build
+
+    try:
+        return build(settings, resolved.reference)
+    except ClipError as error:
+        if resolved.explicit:
+            raise
+        # an ordinary container of the node must go on working
+        report.log(invocation, "warning", f"clip-runc: {resolved.reference}: {error}")
+        return None
+
+
+def _prepare(
+    settings: Settings,
+    config: Config,
+    image: LocalImage,
+    invocation: Invocation,
+    root: str,
+    bundle: int,
+) -> Prepared:
+    from clip_runc.containers.key import key
+    from clip_runc.containers.prepare import prepare
+
+    return prepare(
+        settings,
+        key(root, invocation.id),
+        image,
+        nosuid=wants_nosuid(annotations_of(config.spec), settings.nosuid),
+        root=root,
+        container_id=invocation.id,
+        bundle=os.readlink(f"/proc/self/fd/{bundle}"),
+    )
+
+
+def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str) -> None:
+    from clip_runc.containers.bundle import rewrite
+    from clip_runc.runtime.hook import arguments_for, find_hook
+
+    hook = find_hook(settings, launcher)
+    arguments = arguments_for(settings, prepared.key, prepared.state.creator)
+    edits = edits_for(prepared.rootfs, hook, arguments)
+    rewrite(settings, prepared.state, bundle, lambda spec: apply_all(edits, spec))
+
+
+def _log(
+    invocation: Invocation, real: str, resolved: Resolved, prepared: Prepared, phases: Phases
+) -> None:
+    """crun's log has errors only, and podman reads it as one JSON document."""
+    if os.path.basename(real).startswith("crun"):
+        return
+    fields = {
+        "container": invocation.id,
+        "digest": f"sha256:{prepared.state.image}",
+        "image": resolved.reference,
+        "mode": prepared.mode,
+        "source": resolved.why,
+        **phases.spent,
+    }
+    report.log(invocation, "info", "clip-runc: root filesystem mounted", fields)
+
+
+def _watch(settings: Settings, prepared: Prepared, invocation: Invocation, root: str) -> None:
+    def created() -> bool:
+        return exists_in_runtime(root, invocation.id)
+
+    def finish() -> object:
+        return take_down(settings, prepared.key, prepared.state.creator, created)
+
+    watch(created, finish, follow=invocation.command != "create")

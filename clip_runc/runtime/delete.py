@@ -1,0 +1,49 @@
+"""``delete``: the runtime deletes, its poststop hook takes our part down.
+
+The hook runs inside the runtime's own delete, so nothing is left when it returns.  Two cases
+have no hook: a container that the runtime has forgotten already (``delete --force`` succeeds all
+the same), which is taken down here, before the exec; and a hook that cannot be run any more, for
+which a watcher stays behind until the runtime has ended.
+"""
+
+from __future__ import annotations
+
+from clip_runc.runtime.cleanup import exists_in_runtime, take_down
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clip_runc.runtime.argv import Invocation
+
+
+def before_delete(invocation: Invocation, root: str) -> None:
+    """What has to happen before the runtime is given the command."""
+    from clip_runc.config import load
+    from clip_runc.containers import state as states
+    from clip_runc.containers.key import key as key_of
+    from clip_runc.containers.teardown import exists
+    from clip_runc.errors import ClipError
+
+    try:
+        settings = load()
+        key = key_of(root, invocation.id)
+    except ClipError:  # settings that cannot be used must not keep anybody from deleting
+        return
+    if not exists(settings, key):
+        return
+    state = states.load(settings, key)
+    if state is None:
+        return  # another's, or damaged: gc's to judge
+
+    def known() -> bool:
+        return exists_in_runtime(root, invocation.id)
+
+    def spare() -> bool:
+        return known() or states.being_created(state)
+
+    if not spare():
+        take_down(settings, key, state.creator, spare)
+        return
+    if known():
+        from clip_runc.runtime.watcher import watch
+
+        watch(known, lambda: take_down(settings, key, state.creator, spare), follow=False)

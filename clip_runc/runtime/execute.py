@@ -1,0 +1,51 @@
+"""The only exec of the package: this process becomes the real runtime.
+
+What Python changed in the process at its start must not reach the container: it ignores
+SIGPIPE and SIGXFSZ, which exec inherits, and in the C locale it puts LC_CTYPE=C.UTF-8 into the
+environment (PEP 538).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+_COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
+
+
+def execute(path: str, arguments: list[str]) -> NoReturn:
+    """Become ``path`` with ``arguments`` (without a program name).  Raises ``OSError``."""
+    import _signal  # type: ignore[import-not-found]  # private; signal imports enum
+
+    for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
+        _signal.signal(number, _signal.SIG_DFL)
+    environment = os.environb
+    if environment.get(b"LC_CTYPE") in _COERCED and not _was_given(b"LC_CTYPE"):
+        del environment[b"LC_CTYPE"]
+    os.execv(path, [path, *arguments])
+
+
+def _was_given(name: bytes) -> bool:
+    """Was ``name`` in the environment that this process was started with?"""
+    try:
+        fd = os.open("/proc/self/environ", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        pieces = []
+        while piece := os.read(fd, 1 << 16):
+            pieces.append(piece)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return any(line.startswith(name + b"=") for line in b"".join(pieces).split(b"\0"))
+
+
+def pass_through(path: str) -> NoReturn:
+    """Become the real runtime with exactly our own arguments."""
+    execute(path, sys.argv[1:])

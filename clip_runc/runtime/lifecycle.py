@@ -1,0 +1,73 @@
+"""``create``, ``run``, ``restore`` and ``delete``: where the shim does more than pass through."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from clip_runc.errors import ClipError
+from clip_runc.runtime.report import report_error
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from clip_runc.runtime.argv import Invocation
+
+# Where a runtime keeps its containers when --root does not say: what its name begins with.
+_ROOTS = {"crun": "/run/crun", "krun": "/run/crun", "youki": "/run/youki"}
+_DEFAULT_ROOT = "/run/runc"
+
+
+def handle(invocation: Invocation, real: str, launcher: str) -> None:
+    """Do our part of the command; on return it passes through to ``real``.
+
+    What is ours and fails ends the process as runc would, with status 1.
+    """
+    if not in_first_user_namespace():
+        return
+    try:
+        root = root_of(invocation, real)
+    except OSError:  # a relative --root in a working directory that is gone: runc says so
+        return
+    try:
+        if invocation.command == "delete":
+            from clip_runc.runtime.delete import before_delete
+
+            before_delete(invocation, root)
+        else:
+            from clip_runc.runtime.create import create
+
+            create(invocation, real, root, launcher)
+    except ClipError as error:
+        report_error(invocation, f"{_PREFIXES[invocation.command]}{error}")
+        sys.exit(1)
+
+
+_PREFIXES = {
+    "create": "runc create failed: ",
+    "run": "runc run failed: ",
+    "restore": "",
+    "delete": "",
+}
+
+
+def in_first_user_namespace() -> bool:
+    """Root of another user namespace (rootless podman) cannot mount what we mount."""
+    try:
+        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return os.read(fd, 200).split() == [b"0", b"0", b"4294967295"]
+    finally:
+        os.close(fd)
+
+
+def root_of(invocation: Invocation, real: str) -> str:
+    """The absolute directory of the runtime's state.  Raises ``OSError``."""
+    if invocation.root:
+        return os.path.abspath(invocation.root)  # noqa: PTH100  # pathlib costs 8 ms
+    name = os.path.basename(os.path.realpath(real))
+    for prefix, root in _ROOTS.items():
+        if name.startswith(prefix):
+            return root
+    return _DEFAULT_ROOT
