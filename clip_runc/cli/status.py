@@ -38,4 +38,6 @@ def _show(status: dict[str, Any]) -> None:
     click.echo(f"server      pid {server['pid']}, restarted {server['restarts']} times")
     click.echo(f"fetched     {size(status.get('fetched', 0))}")
     for image in status.get("images", ()):
-        click.echo(f"image       {image}")
+        lazy = sum(not layer["complete"] for layer in image["layers"])
+        parts = f"{len(image['layers'])} layers, {lazy} of them lazy"
+        click.echo(f"image       {image['manifest'][:12]} {image['source']}: {parts}")
