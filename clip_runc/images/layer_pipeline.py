@@ -182,7 +182,7 @@ def _chunks(
 ) -> tuple[tuple[Chunk, ...], bytes]:
     """Chunks with both ends, and their windows one after the other; ``end`` is a bit."""
     chunks: list[Chunk] = []
-    ends = [piece.cut.bit for piece in pieces[1:]] + [end]
+    ends = [*[piece.cut.bit for piece in pieces], end][1:]
     place = 0
     for number, (piece, stop) in enumerate(zip(pieces, ends, strict=True)):
         length = len(windows[number]) if number < len(windows) else 0

@@ -1,0 +1,323 @@
+import gzip
+import io
+import os
+import threading
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import zstandard
+from clip_runc.errors import DigestMismatch, LayerFormatError, RegistryUnreachable
+from clip_runc.images.build import build_index
+from clip_runc.index.clip_check import check_clip
+from clip_runc.index.clipfile import ClipFile
+from clip_runc.index.inflate import inflate_chunk, stream_decoder
+from tests.unit.images import blobs
+
+TAR = blobs.mixed_tar(24_000_000)
+SMALL = blobs.tar_of({"etc/passwd": b"root"})
+
+
+@pytest.fixture
+def temporary(tmp_path):
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture
+def cache(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("cache")
+    descriptor = os.open(directory, os.O_RDONLY)
+    yield descriptor
+    os.close(descriptor)
+
+
+def build(source, temporary, **options):
+    out = io.BytesIO()
+    result = build_index(source, out, temporary_fd=temporary, **options)
+    return result, out.getvalue()
+
+
+def opened(data: bytes) -> ClipFile:
+    descriptor = os.memfd_create("clip")
+    os.write(descriptor, data)
+    clip = ClipFile.open(descriptor)
+    os.close(descriptor)
+    return clip
+
+
+def read_back(clip: ClipFile, number: int, blob: bytes) -> bytes:
+    """The whole layer, chunk by chunk, in threads."""
+    layer = clip.layers[number]
+    if layer.codec == "stream":
+        return stream_decoder(layer.compression).feed(blob)
+
+    def one(place: int) -> bytes:
+        chunk = layer.chunks[place]
+        part = blob[chunk.comp_start : chunk.comp_end]
+        return inflate_chunk(layer, chunk, part, clip.window(number, place))
+
+    with ThreadPoolExecutor(3) as pool:
+        return b"".join(pool.map(one, range(len(layer.chunks))))
+
+
+ENCODINGS = {
+    **{f"gzip -{n}": lambda n=n: gzip.compress(TAR, n, mtime=0) for n in range(10)},
+    "fixed blocks": lambda: blobs.gzip_strategy(TAR, zlib.Z_FIXED),
+    "huffman only": lambda: blobs.gzip_strategy(TAR, zlib.Z_HUFFMAN_ONLY),
+    "members of 1 MB": lambda: blobs.gzip_members(TAR, 1_000_000),
+    "members of 10 kB": lambda: blobs.gzip_members(TAR, 10_000, 1),
+    "full flushes": lambda: blobs.gzip_flushed(TAR, 100_000),
+    "pigz": lambda: blobs.pigz(TAR) or blobs.gzip_flushed(TAR, 131_072),
+    "pigz -i": lambda: blobs.pigz(TAR, "-i", "-p4") or blobs.gzip_flushed(TAR, 131_072),
+}
+
+
+@pytest.mark.parametrize("name", sorted(ENCODINGS))
+def test_every_chunk_of_every_gzip_can_be_entered(name, temporary):
+    blob = ENCODINGS[name]()
+    result, data = build(blobs.source_of((TAR, blob, "+gzip")), temporary, checkpoint_mib=1)
+    (layer,) = result.layers
+    assert layer.codec == "gzip"
+    assert not result.warnings
+    assert result.fetched == len(blob)
+    with opened(data) as clip:
+        check_clip(clip)
+        assert read_back(clip, 0, blob) == TAR
+    assert len(layer.chunks) >= len(blob) // (2 << 20)
+    assert all(chunk.raw_end - chunk.raw_start <= 18 << 20 for chunk in layer.chunks)
+
+
+def test_the_same_image_gives_the_same_bytes_however_it_arrives(temporary):
+    blob = blobs.gzip_members(TAR, 7_000_000)
+
+    class Slow(blobs.Source):
+        def stream(self, digest, size, start=0):
+            for place in range(0, len(blob), 1_000_003):
+                threading.Event().wait(0.001)
+                yield blob[place : place + 1_000_003]
+
+    source = blobs.source_of((TAR, blob, "+gzip"))
+    slow = Slow(source.layers, source.diff_ids, source.blobs)
+    assert build(source, temporary)[1] == build(slow, temporary)[1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "encode", "codec", "least"),
+    [
+        ("", bytes, "none", 12),
+        ("+zstd", lambda tar: blobs.zstd_frames(tar, 500_000), "zstd", 4),
+        ("+zstd", zstandard.compress, "stream", 6),
+        ("+gzip", lambda tar: gzip.compress(tar, 1) + bytes(512), "stream", 6),
+    ],
+)
+def test_other_codecs(suffix, encode, codec, least, temporary):
+    blob = encode(TAR)
+    result, data = build(blobs.source_of((TAR, blob, suffix)), temporary)
+    (layer,) = result.layers
+    assert (layer.codec, layer.raw_size) == (codec, len(TAR))
+    assert len(layer.chunks) >= least
+    assert bool(result.warnings) == (codec == "stream")
+    with opened(data) as clip:
+        check_clip(clip)
+        assert read_back(clip, 0, blob) == TAR
+
+
+@pytest.mark.parametrize("suffix", ["", "+gzip", "+zstd"])
+@pytest.mark.parametrize("encode", [bytes, gzip.compress, zstandard.compress])
+def test_media_types_that_lie(suffix, encode, temporary):
+    blob = encode(SMALL)
+    result, _ = build(blobs.source_of((SMALL, blob, suffix)), temporary)
+    right = {bytes: "none", gzip.compress: "gzip", zstandard.compress: "zstd"}[encode]
+    assert result.layers[0].codec == right
+    assert bool(result.warnings) == ((suffix.removeprefix("+") or "none") != right)
+
+
+@pytest.mark.parametrize(
+    ("tar", "blob"),
+    [
+        (b"", b""),
+        (b"", gzip.compress(b"")),
+        (blobs.tar_of({}), gzip.compress(blobs.tar_of({}))),
+    ],
+)
+def test_layers_with_nothing_in_them(tar, blob, temporary):
+    result, data = build(blobs.source_of((tar, blob, "+gzip")), temporary)
+    assert result.layers[0].raw_size == len(tar)
+    with opened(data) as clip:
+        assert check_clip(clip).files == 0
+
+
+def test_a_layer_that_is_there_twice_is_fetched_once(temporary):
+    layer = (SMALL, gzip.compress(SMALL), "+gzip")
+    source = blobs.source_of(layer, layer)
+    result, data = build(source, temporary)
+    assert len(source.streamed) == 1
+    assert result.layers[0] == result.layers[1]
+    with opened(data) as clip:
+        assert check_clip(clip).files == 1
+
+
+def test_many_layers(temporary):
+    tars = [blobs.tar_of({f"file{i}": b"x" * i}) for i in range(127)]
+    source = blobs.source_of(*[(tar, gzip.compress(tar), "+gzip") for tar in tars])
+    with opened(build(source, temporary)[1]) as clip:
+        assert check_clip(clip).files == 127
+
+
+def test_cached_layers_are_not_fetched(temporary, cache):
+    source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"), (TAR, TAR, ""))
+    first, data = build(source, temporary, cache_fd=cache)
+    again, same = build(source, temporary, cache_fd=cache)
+    assert data == same
+    assert (first.reused, again.fetched) == ((), 0)
+    assert set(again.reused) == {layer.digest for layer in source.layers}
+    other, _ = build(source, temporary, cache_fd=cache, checkpoint_mib=1)
+    assert not other.reused
+
+
+def test_a_damaged_cache_is_rebuilt(temporary, cache):
+    source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"))
+    _, data = build(source, temporary, cache_fd=cache)
+    (name,) = os.listdir(cache)
+    with open(os.open(name, os.O_RDWR, dir_fd=cache), "r+b") as file:
+        file.seek(100)
+        file.write(b"damage")
+    result, same = build(source, temporary, cache_fd=cache)
+    assert (result.reused, same) == ((), data)
+    assert build(source, temporary, cache_fd=cache)[0].reused
+
+
+def test_an_interrupted_build_keeps_its_layers(temporary, cache):
+    source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"), (TAR, TAR, ""))
+    whole = dict(source.blobs)
+    source.blobs[source.layers[1].digest] = TAR[:-1000]
+    with pytest.raises(LayerFormatError):
+        build(source, temporary, cache_fd=cache)
+    source.blobs.update(whole)
+    assert build(source, temporary, cache_fd=cache)[0].reused == (source.layers[0].digest,)
+
+
+class Kept:
+    def __init__(self):
+        self.data = {}
+        self.layers = []
+
+    def write(self, diff_id, offset, data):
+        if offset == 0:
+            self.data[diff_id] = b""
+        assert offset == len(self.data[diff_id])
+        self.data[diff_id] += data
+
+    def done(self, layer):
+        self.layers.append(layer)
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, bytes])
+def test_bytes_can_be_kept_on_the_way(encode, temporary):
+    tar = TAR[:0] + blobs.mixed_tar(18_000_000)
+    kept = Kept()
+    result, _ = build(blobs.source_of((tar, encode(tar), "+gzip")), temporary, keep=kept)
+    assert kept.data == {blobs.sha(tar): tar}
+    assert kept.layers == list(result.layers)
+
+
+def test_progress_ends_at_the_size(temporary):
+    seen = []
+    blob = gzip.compress(SMALL)
+    build(
+        blobs.source_of((SMALL, blob, "+gzip")),
+        temporary,
+        progress=lambda *report: seen.append(report),
+    )
+    assert seen[-1] == (blobs.sha(blob), len(blob), len(blob))
+
+
+def damaged(blob: bytes, place: int) -> bytes:
+    return blob[:place] + bytes([blob[place] ^ 1]) + blob[place + 1 :]
+
+
+ENCODE = pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, bytes])
+
+
+@ENCODE
+def test_a_damaged_blob(encode, temporary):
+    source = blobs.source_of((TAR, encode(TAR), "+gzip"))
+    (digest,) = source.blobs
+    for place in (0, 20, len(source.blobs[digest]) // 2, len(source.blobs[digest]) - 1):
+        broken = blobs.source_of((TAR, encode(TAR), "+gzip"))
+        (digest,) = broken.blobs
+        broken.blobs[digest] = damaged(source.blobs[next(iter(source.blobs))], place)
+        with pytest.raises(DigestMismatch):
+            build(broken, temporary)
+
+
+@ENCODE
+@pytest.mark.parametrize("change", [lambda blob: blob[:-1], lambda blob: blob + b"x"])
+def test_a_blob_of_another_length(encode, change, temporary):
+    source = blobs.source_of((SMALL, encode(SMALL), "+gzip"))
+    (digest,) = source.blobs
+    source.blobs[digest] = change(source.blobs[digest])
+    with pytest.raises(LayerFormatError, match="bytes instead of"):
+        build(source, temporary)
+
+
+@ENCODE
+def test_a_layer_that_was_pushed_cut_short(encode, temporary):
+    blob = encode(TAR)[:-2000]
+    with pytest.raises((LayerFormatError, DigestMismatch)):
+        build(blobs.source_of((TAR, blob, "+gzip")), temporary)
+
+
+def test_a_wrong_diff_id(temporary, cache):
+    source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"))
+    source.diff_ids[0] = blobs.sha(b"another")
+    kept = Kept()
+    with pytest.raises(DigestMismatch, match="diff_id"):
+        build(source, temporary, cache_fd=cache, keep=kept)
+    assert (os.listdir(cache), kept.layers) == ([], [])
+
+
+def test_a_registry_that_goes_away(temporary):
+    source = blobs.source_of((TAR, gzip.compress(TAR, 1), "+gzip"))
+    whole = source.stream
+
+    def stream(digest, size, start=0):
+        for number, piece in enumerate(whole(digest, size)):
+            if number == 20:
+                raise RegistryUnreachable("gone")
+            yield piece
+
+    source.stream = stream
+    with pytest.raises(RegistryUnreachable):
+        build(source, temporary)
+
+
+@pytest.mark.parametrize(
+    "media_type",
+    [
+        "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+        "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "application/vnd.oci.image.layer.v1.tar+gzip+encrypted",
+        "application/vnd.in-toto+json",
+    ],
+)
+def test_layers_we_cannot_use_are_refused_before_anything_is_fetched(media_type, temporary):
+    layer = (SMALL, gzip.compress(SMALL), "+gzip")
+    source = blobs.source_of(layer, layer)
+    source.layers[1].media_type = media_type
+    with pytest.raises(LayerFormatError):
+        build(source, temporary)
+    assert not source.streamed
+
+
+def test_no_threads_and_no_descriptors_are_left(temporary):
+    before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
+    build(blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip")), temporary)
+    with pytest.raises(DigestMismatch):
+        source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"))
+        source.diff_ids[0] = blobs.sha(b"another")
+        build(source, temporary)
+    assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before

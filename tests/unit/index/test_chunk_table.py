@@ -1,0 +1,35 @@
+import pytest
+from clip_runc.errors import IndexFormatError
+from clip_runc.index.chunk_table import MAX_CHUNKS, RECORD_SIZE, pack_chunks, unpack_chunks
+from clip_runc.index.model import Chunk
+from hypothesis import given
+from hypothesis import strategies as st
+
+LONG, SHORT = st.integers(0, 1 << 60), st.integers(0, (1 << 32) - 1)
+
+
+@st.composite
+def chunks(draw):
+    raw, comp = draw(LONG), draw(LONG)
+    return Chunk(
+        raw,
+        raw + draw(SHORT),
+        comp,
+        comp + draw(SHORT),
+        draw(st.binary(min_size=32, max_size=32)),
+        draw(st.integers(0, 7)),
+        (draw(LONG), draw(SHORT)),
+    )
+
+
+@given(st.lists(chunks(), max_size=5).map(tuple))
+def test_round_trip(table):
+    packed = pack_chunks(table)
+    assert len(packed) == len(table) * RECORD_SIZE
+    assert unpack_chunks(packed) == table
+
+
+@pytest.mark.parametrize("size", [1, RECORD_SIZE - 1, RECORD_SIZE * (MAX_CHUNKS + 1)])
+def test_sizes_that_no_table_has(size):
+    with pytest.raises(IndexFormatError):
+        unpack_chunks(bytes(size))
