@@ -1,9 +1,10 @@
 """The data file of a layer: sparse, the uncompressed tar stream, and a watch on who writes it.
 
 ``changed()`` says whether somebody else wrote or truncated the file since we last looked, by
-its size and mtime: one ``fstat``.  It cannot see a change within the clock tick of a write of
-ours, or while writes of ours overlap; it is there for a store that was damaged (``dd``, a
-backup put back, an old server that still writes), not against whoever owns the directory.
+its size and ctime (which, unlike the mtime, nobody can set back): one ``fstat``.  It cannot
+see a change within the clock tick of a write of ours, or while writes of ours overlap; it is
+there for a store that was damaged (``dd``, a backup put back, an old server that still
+writes), not against whoever owns the directory.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ class DataFile:
         self._ended = 0
         found = os.fstat(fd)
         self._seen = found.st_size
-        self._mtime = found.st_mtime_ns
+        self._ctime = found.st_ctime_ns
 
     def __del__(self) -> None:
         os.close(self.fd)
@@ -41,8 +42,8 @@ class DataFile:
         found = os.fstat(self.fd)
         if found.st_size != self._seen:
             return True
-        # a write of ours that runs, or began while we looked, explains any mtime
-        return found.st_mtime_ns != self._mtime and quiet and begun == self._begun
+        # a write of ours that runs, or began while we looked, explains any ctime
+        return found.st_ctime_ns != self._ctime and quiet and begun == self._begun
 
     def accept(self) -> None:
         """Put the size right and take the file as it is from now on."""
@@ -51,7 +52,7 @@ class DataFile:
                 os.ftruncate(self.fd, self.size)
             found = os.fstat(self.fd)
             self._seen = found.st_size
-            self._mtime = found.st_mtime_ns
+            self._ctime = found.st_ctime_ns
 
     def read(self, offset: int, length: int) -> bytes:
         """Up to ``length`` bytes at ``offset``; fewer when the file is too short."""
@@ -78,8 +79,8 @@ class DataFile:
                 view, offset = view[written:], offset + written
         finally:
             with self._lock:
-                # the mtime first: ``changed`` compares it once begun and ended agree
-                self._mtime = os.fstat(self.fd).st_mtime_ns
+                # the ctime first: ``changed`` compares it once begun and ended agree
+                self._ctime = os.fstat(self.fd).st_ctime_ns
                 self._ended += 1
 
     def sync(self) -> None:

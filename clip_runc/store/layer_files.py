@@ -94,7 +94,7 @@ class LayerFiles:
         self.initial, self.complete = record.load(boot_id, found.st_ino)
         # an entry is written after its bytes, so data that is younger than the record was
         # written by a process that was killed before it said so, or by a stranger
-        strange = found.st_mtime_ns > os.fstat(record.fd).st_mtime_ns
+        strange = found.st_ctime_ns > os.fstat(record.fd).st_ctime_ns
         if strange or found.st_size != data.size:
             self.complete = False
             self.initial = self.initial.replace(bytes((PRESENT,)), bytes((SUSPECT,)))

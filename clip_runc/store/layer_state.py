@@ -11,7 +11,7 @@ This is the hard module.  Its invariants:
 4. A waiter that lacks chunks is in ``pending`` of each of them, and those are in one of the
    four states above.  So somebody will serve it or fail it.
 5. When the file turns out to have been changed, the states move first, then the epoch grows,
-   then the file's size and mtime are accepted.  A reader that notes the epoch, looks at the
+   then the file's size and ctime are accepted.  A reader that notes the epoch, looks at the
    states, reads, and looks at the epoch again cannot be fooled.
 
 Locks: ``files.marking`` (disk, milliseconds) before ``pool.lock`` (memory only,

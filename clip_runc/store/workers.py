@@ -94,6 +94,7 @@ class Pool:
         self._fetches: dict[Job, None] = {}
         self._tickets = itertools.count()
         self._busy = threading.Event()
+        self._ended = threading.Event()
         self._keeper: threading.Thread | None = None
 
     def add(self, queue: Queue) -> None:
@@ -150,6 +151,7 @@ class Pool:
         """End the threads; one that hangs in a fetch ends when that does."""
         with self.lock:
             self._closed = True
+            self._ended.set()
             self._busy.set()
             self.lock.notify_all()
             end = time.monotonic() + timeout
@@ -232,7 +234,7 @@ class Pool:
                 if not self._fetches and not len(self.deadlines) and not self._closed:
                     self._busy.clear()
             if self._busy.is_set():
-                time.sleep(TICK)
+                self._ended.wait(TICK)
 
     def _forgive(self, now: float) -> None:
         for job in self._fetches:

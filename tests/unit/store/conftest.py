@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import zstandard
-
 from clip_runc.errors import ClipError, RegistryUnreachable
 from clip_runc.index.model import Chunk, Layer
 from clip_runc.store import ChunkStore, LayerReader
@@ -97,7 +96,10 @@ class MemoryFetcher:
                 self.running -= 1
 
     def _answer(
-        self, data: bytes, fault: ClipError | Callable[[bytes], bytes] | None, deadline: float | None
+        self,
+        data: bytes,
+        fault: ClipError | Callable[[bytes], bytes] | None,
+        deadline: float | None,
     ) -> bytes:
         left = None if deadline is None else deadline - time.monotonic()
         if not self.gate.wait(left):

@@ -8,7 +8,6 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-
 from clip_runc.errors import (
     DigestMismatch,
     IndexFormatError,
@@ -152,7 +151,7 @@ def test_the_deadline_holds_for_a_fetcher_that_ignores_it(bench, until):
             return super().read_range(digest, start, end)
 
     reader = bench.open(layer, Deaf(blob), read_timeout=0.3)
-    with pytest.raises(RegistryUnreachable, match="within 0.3 seconds"):
+    with pytest.raises(RegistryUnreachable, match=r"within 0\.3 seconds"):
         reader.request(0, 10).result(5)
     release.set()
     until(lambda: reader.read_cached(0, 10) is not None)

@@ -1,0 +1,44 @@
+"""Offsets to chunks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from clip_runc.index.model import Chunk, Layer
+from clip_runc.store.geometry import Geometry
+from hypothesis import given
+from hypothesis import strategies as st
+
+
+def layer(sizes):
+    ends = [sum(sizes[: n + 1]) for n in range(len(sizes))]
+    chunks = tuple(
+        Chunk(end - size, end, 0, 1, bytes((n,)) * 32)
+        for n, (end, size) in enumerate(zip(ends, sizes, strict=True))
+    )
+    return Layer(
+        "sha256:" + "0" * 64, "sha256:" + "1" * 64, "", "gzip", "gzip", 9, sum(sizes), chunks
+    )
+
+
+@given(sizes=st.lists(st.integers(1, 50), min_size=1, max_size=20), data=st.data())
+def test_span_is_the_chunks_that_a_range_touches(sizes, data):
+    geometry = Geometry(layer(sizes))
+    offset = data.draw(st.integers(0, sum(sizes) - 1))
+    end = data.draw(st.integers(offset + 1, sum(sizes)))
+    touched = [
+        n for n in range(len(sizes)) if geometry.starts[n] < end and geometry.ends[n] > offset
+    ]
+    assert geometry.span(offset, end) == (touched[0], touched[-1])
+
+
+def test_the_digest_names_boundaries_and_hashes_but_not_the_compression():
+    base = layer([10, 20, 30])
+    chunks = base.chunks
+    same = replace(base, chunks=tuple(replace(c, comp_end=5, bit=3) for c in chunks))
+    other_hash = replace(base, chunks=(replace(chunks[0], sha256=b"x" * 32), *chunks[1:]))
+    digest = Geometry(base).digest
+    assert Geometry(same).digest == digest
+    assert Geometry(other_hash).digest != digest
+    assert Geometry(layer([10, 19, 31])).digest != digest
+    assert Geometry(base).file_size == 512
