@@ -17,27 +17,106 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 _REQUEST_SECONDS = 60.0
 _START_SECONDS = 30.0
+_ATTEMPTS = 3
 
 
 class Client:
     """A connection to clipd.  Every call raises ``ServerError``, or what clipd answered."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        sock.settimeout(_REQUEST_SECONDS)
+    def __init__(self, settings: Settings) -> None:
+        """Connect to a clipd that runs."""
+        self._settings = settings
+        self._sock = _dial(settings)
 
     @classmethod
     def connect(cls, settings: Settings) -> Client:
         """Connect to a clipd that runs.  Raises ``ServerError``."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
-        sock.settimeout(_CONNECT_SECONDS)
+        return cls(settings)
+
+    def attach(self, manifest_hex: str, index_path: str) -> dict[str, object]:
+        """Have an image served: ``{"layers": [{"diff", "complete"}], "tree": path}``."""
+        return self._call({"op": "attach", "image": manifest_hex, "index": index_path})
+
+    def detach(self, manifest_hex: str) -> None:
+        """Have an image served no longer; one that is not is all right."""
+        self._call({"op": "detach", "image": manifest_hex})
+
+    def prefetch(self, manifest_hex: str) -> None:
+        """Have what the index lists for prefetching fetched in the background."""
+        self._call({"op": "prefetch", "image": manifest_hex})
+
+    def status(self) -> dict[str, object]:
+        """Processes, images, bytes fetched."""
+        return self._call({"op": "status"})
+
+    def stop(self) -> None:
+        """End clipd and unmount its filesystem; returns when both are gone."""
+        self._call({"op": "stop"})
         try:
-            sock.connect(settings.socket)
+            while protocol.receive(self._sock) is not None:
+                continue
         except OSError as error:
-            sock.close()
-            message = f"{settings.socket}: {error.strerror or error}"
-            raise ServerError(message, "clipd does not run; containers start it") from None
-        return cls(sock)
+            raise ServerError(f"clipd does not end: {error}") from None
+
+    def close(self) -> None:
+        """Hang up."""
+        self._sock.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _call(self, message: protocol.Message) -> protocol.Message:
+        """Ask, and ask again where the supervisor died over it: all requests are idempotent."""
+        for _ in range(_ATTEMPTS):
+            answer = self._ask(message)
+            if answer is not None:
+                return protocol.raise_error(answer)
+            self._sock.close()
+            self._sock = _dial(self._settings)
+        raise ServerError(
+            f"clipd hung up {_ATTEMPTS} times at {message['op']}",
+            f"its log is {self._settings.run_dir}/clipd.log",
+        )
+
+    def _ask(self, message: protocol.Message) -> protocol.Message | None:
+        """The answer; None where the other side hung up."""
+        try:
+            protocol.send(self._sock, message)
+            received = protocol.receive(self._sock)
+        except TimeoutError:
+            raise ServerError(
+                f"clipd gave no answer to {message['op']} in {_REQUEST_SECONDS:g} s",
+                f"its log is {self._settings.run_dir}/clipd.log",
+            ) from None
+        except OSError:
+            return None
+        return None if received is None else received[0]
+
+
+def _dial(settings: Settings) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    sock.settimeout(_CONNECT_SECONDS)
+    try:
+        sock.connect(settings.socket)
+    except OSError as error:
+        sock.close()
+        message = f"{settings.socket}: {error.strerror or error}"
+        raise ServerError(message, "clipd does not run; containers start it") from None
+    sock.settimeout(_REQUEST_SECONDS)
+    return sock
+
+
+def connect(cls, settings: Settings) -> Client:
+        """Connect to a clipd that runs.  Raises ``ServerError``."""
+        return cls(settings)
 
     def attach(self, manifest_hex: str, index_path: str) -> dict[str, object]:
         """Have an image served: ``{"layers": [{"diff", "complete"}], "tree": path}``."""

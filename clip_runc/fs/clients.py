@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
 
     from clip_runc.fs.loop import Loop
 
+log = logging.getLogger("clip_runc.clipd")
+
 _BACKLOG = 128
 
 
@@ -21,9 +24,8 @@ def listen(path: str) -> socket.socket:
     """A new listening socket at ``path`` (0600); one of a dead clipd is replaced."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
     temporary = f"{path}.new"
-    for name in (temporary,):
-        if os.path.lexists(name):
-            os.unlink(name)
+    if os.path.lexists(temporary):
+        os.unlink(temporary)
     before = os.umask(0o177)
     try:
         sock.bind(temporary)
@@ -108,3 +110,7 @@ class Clients:
             self._handle(connection, message)
         except ClipError as error:
             connection.refuse(error)
+        except Exception as error:
+            # The boundary of a request: the mounts of a host hang on this process.
+            log.exception("a request failed: %s", message.get("op"))
+            connection.refuse(ServerError(f"clipd: {type(error).__name__}: {error}", "see its log"))

@@ -87,6 +87,10 @@ class Images:
         if self._server.ready:
             self._send(number)
 
+    def busy(self) -> set[str]:
+        """The images that somebody waits for: not to be detached now."""
+        return {waiting.image for waiting in self._waiting.values()}
+
     def _send(self, number: int) -> None:
         waiting = self._waiting[number]
         message = {**waiting.message, "id": number}
@@ -94,6 +98,8 @@ class Images:
             self._server.send(message)
             return
         try:
+            if waiting.image not in self._state.images:
+                raise ServerError(f"sha256:{waiting.image} was detached before it was attached")
             fd = _open_index(self._state.images[waiting.image].index)
         except ServerError as error:
             self._finish(number, {"error": "ServerError", "message": error.message, "hint": ""})
@@ -105,7 +111,7 @@ class Images:
 
     def server_ready(self) -> None:
         """A new server: it gets every image, and every question that waits; then it serves."""
-        asked = {waiting.image for waiting in self._waiting.values()}
+        asked = self.busy()
         for name in list(self._state.images):
             if name not in asked:
                 self._send_attach(name, _ignore)

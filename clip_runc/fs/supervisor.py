@@ -161,22 +161,26 @@ class Supervisor:
     def _sweep(self) -> None:
         """Unmount and detach what no container has used for a while."""
         names = {*self._state.images, *linger.mounted(self._settings)}
-        for name in set(self._idle.expired(names)) - self._releasing:
+        for name in set(self._idle.expired(names - self._images.busy())) - self._releasing:
             self._releasing.add(name)
             self._release(name)
 
     def _release(self, name: str) -> None:
-        settings = self._settings
+        settings, before = self._settings, self._state.images.get(name)
 
         def done(code: int, data: bytes) -> None:
             self._releasing.discard(name)
-            if code == 0 and data == b"yes":
+            # Whoever came after the child let go of the lock has attached it anew, and
+            # every attach makes a new object.
+            unchanged = self._state.images.get(name) is before
+            if code == 0 and data == b"yes" and unchanged and name not in self._images.busy():
                 log.info("image %s is idle: unmounted", name)
                 self._images.detach(name, lambda _: None)
 
-        self.loop.output(
-            *in_child(lambda: b"yes" if linger.release(settings, name) else b"no"), done
-        )
+        def release() -> bytes:
+            return b"yes" if linger.release(settings, name) else b"no"
+
+        self.loop.output(*in_child(release), done)
 
     # The end.
 

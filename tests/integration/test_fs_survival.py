@@ -1,0 +1,266 @@
+"""clipd's processes killed and stopped in every combination, under readers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clip_runc.fs import client
+from clip_runc.images import local
+from clip_runc.linux.mount import mount_erofs, mounts, unmount
+from tests.integration.busybox_images import entry, tar
+from tests.integration.clip_machine import ClipMachine, processes_of
+from tests.integration.daemons import DockerRegistry, alive
+from tests.integration.image_maker import Image, write_image, write_layer
+from tests.integration.pushing import push
+
+FILES = 6
+SIZE = 4 << 20
+READER = """
+import hashlib, os, sys, time
+end = time.monotonic() + float(sys.argv[1])
+path, wanted, rounds = sys.argv[2], sys.argv[3], 0
+while time.monotonic() < end:
+    fd = os.open(path, os.O_RDONLY)
+    digest = hashlib.sha256()
+    while data := os.read(fd, 65536):
+        digest.update(data)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    assert digest.hexdigest() == wanted, digest.hexdigest()
+    rounds += 1
+print(rounds)
+"""
+
+
+def contents() -> dict[str, bytes]:
+    """Files that compress by half, so that chunks are cut in them."""
+    source = random.Random(20)
+    return {f"file{n}": source.randbytes(SIZE // 2).hex().encode() for n in range(FILES)}
+
+
+@pytest.fixture(scope="module")
+def image(scratch: Path) -> Image:
+    """One gzip layer of 24 MiB."""
+    archive = tar([entry(name, data) for name, data in contents().items()])
+    layout = scratch / "survival"
+    return write_image(layout, [write_layer(layout, [archive])], {"Cmd": ["/x"]})
+
+
+class Served:
+    """The image, attached to a clipd of its own and mounted as EROFS over FUSE."""
+
+    def __init__(self, machine: ClipMachine, reference: str, image: Image) -> None:
+        self.machine = machine
+        self.settings = machine.settings
+        machine.index(reference)
+        found = local.find(self.settings, reference)
+        assert found is not None
+        self.local = found
+        self.layer_hex = image.layers[0].diff_id.removeprefix("sha256:")
+        self.target = machine.directory / "erofs"
+        self.target.mkdir()
+        with client.ensure_clipd(self.settings) as clipd:
+            answer: Any = clipd.attach(found.manifest_hex, found.index_path)
+        self.layer = f"{self.settings.fuse_dir}/layers/{answer['layers'][0]['file']}"
+        mount_erofs(found.erofs_path, [self.layer], str(self.target))
+
+    def status(self) -> dict[str, Any]:
+        with client.ensure_clipd(self.settings) as clipd:
+            return clipd.status()
+
+    def pid(self, role: str) -> int:
+        found: int = self.status()[role]["pid"]
+        return found
+
+    def kill(self, *roles: str) -> None:
+        """SIGKILL, all of them together."""
+        status = self.status()
+        for role in roles:
+            os.kill(status[role]["pid"], signal.SIGKILL)
+
+    def wait_for(self, good: Callable[[dict[str, Any]], bool], seconds: float = 15) -> None:
+        end = time.monotonic() + seconds
+        while True:
+            status = self.status()
+            if good(status):
+                return
+            assert time.monotonic() < end, status
+            time.sleep(0.05)
+
+
+@pytest.fixture
+def served(
+    clip_with: Callable[..., ClipMachine], registry: DockerRegistry, image: Image
+) -> Iterator[Served]:
+    reference = push(image, registry.host, "fs/survival", "latest")
+    found = Served(clip_with(image_linger=300), reference, image)
+    yield found
+    while unmount(str(found.target)):
+        continue
+
+
+def readers(served: Served, seconds: float) -> list[subprocess.Popen[str]]:
+    """One a file: reads it again and again, past the page cache, and compares its hash."""
+    found = []
+    for name, data in contents().items():
+        wanted = hashlib.sha256(data).hexdigest()
+        argv = [sys.executable, "-c", READER, str(seconds), str(served.target / name), wanted]
+        found.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
+    return found
+
+
+def finish(processes: list[subprocess.Popen[str]], seconds: float) -> int:
+    """All ended well, and soon; how often they read their files."""
+    end = time.monotonic() + seconds
+    rounds = 0
+    for process in processes:
+        output, _ = process.communicate(timeout=max(1.0, end - time.monotonic()))
+        assert process.returncode == 0
+        rounds += int(output)
+    return rounds
+
+
+def test_server_killed_twenty_times_under_readers(served: Served) -> None:
+    running = readers(served, 10)
+    killed = set()
+    for _ in range(20):
+        time.sleep(random.uniform(0.1, 0.8))
+        pid = served.pid("server")
+        if pid:
+            os.kill(pid, signal.SIGKILL)
+            killed.add(pid)
+    assert finish(running, 30) >= FILES
+    assert len(killed) >= 15
+    assert served.status()["server"]["restarts"] >= 15
+
+
+@pytest.mark.parametrize(
+    "roles",
+    [
+        ("keeper",),
+        ("supervisor",),
+        ("supervisor", "server"),
+        ("keeper", "server"),
+        ("keeper", "supervisor"),
+    ],
+)
+def test_any_one_or_two_killed_under_readers(served: Served, roles: tuple[str, ...]) -> None:
+    before = served.status()
+    running = readers(served, 3)
+    time.sleep(0.5)
+    served.kill(*roles)
+    served.wait_for(
+        lambda s: (
+            s["server"]["state"] == "serving"
+            and all(s[role]["pid"] not in (0, before[role]["pid"]) for role in roles)
+        )
+    )
+    assert finish(running, 20) >= FILES
+    assert [i["manifest"] for i in served.status()["images"]] == [served.local.manifest_hex]
+    assert len(mounts_of(served)) == 1
+    assert len(processes_of([str(served.machine.run_dir)])) == 3
+
+
+def mounts_of(served: Served) -> list[str]:
+    return [m.target for m in mounts() if m.target == served.settings.fuse_dir]
+
+
+def test_all_three_killed_leaves_errors_and_then_a_clean_start(served: Served) -> None:
+    served.kill("supervisor", "keeper", "server")
+    started = time.monotonic()
+    with pytest.raises(OSError, match=r"Transport endpoint|Input/output|Software caused"):
+        os.listdir(served.settings.fuse_dir)
+    assert time.monotonic() - started < 5
+    with client.ensure_clipd(served.settings) as clipd:
+        clipd.attach(served.local.manifest_hex, served.local.index_path)
+    assert len(mounts_of(served)) == 1
+    with open(served.layer, "rb") as file:
+        assert len(file.read(4096)) == 4096
+
+
+def test_a_stopped_server_is_replaced(served: Served) -> None:
+    pid = served.pid("server")
+    os.kill(pid, signal.SIGSTOP)
+    started = time.monotonic()
+    name, data = next(iter(contents().items()))
+    done = subprocess.run(
+        ["sha256sum", served.target / name], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
+    assert time.monotonic() - started < 10
+    assert not alive(pid)
+
+
+def test_a_running_clipd_belongs_to_nobody(served: Served) -> None:
+    status = served.status()
+    for role in ("supervisor", "keeper", "server"):
+        pid = status[role]["pid"]
+        assert os.getsid(pid) != os.getsid(0)
+        assert os.getpgid(pid) != os.getpgid(0)
+        assert os.readlink(f"/proc/{pid}/cwd") == "/"
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            path = line.split(":", 2)[2]
+            assert path in ("/", "/clip-runc"), line
+    for role in ("supervisor", "keeper"):
+        pid = status[role]["pid"]
+        targets = [os.readlink(f) for f in Path(f"/proc/{pid}/fd").iterdir()]
+        assert not [t for t in targets if t.startswith(served.settings.fuse_dir)]
+        allowed = ("/dev/", "socket:", "pipe:", "anon_inode:", str(served.machine.directory))
+        assert all(t.startswith(allowed) for t in targets), targets
+
+
+def test_the_server_has_no_privileges(served: Served) -> None:
+    fields = dict(
+        line.split(":\t", 1)
+        for line in Path(f"/proc/{served.pid('server')}/status").read_text().splitlines()
+        if ":\t" in line
+    )
+    uid = str(served.settings.server_uid)
+    assert fields["Uid"].split() == fields["Gid"].split() == [uid] * 4
+    assert fields["NoNewPrivs"] == "1"
+    for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
+        assert int(fields[name], 16) == 0
+
+
+def test_started_twice_at_one_instant_is_one(clip: ClipMachine) -> None:
+    settings = clip.settings
+    found: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def start() -> None:
+        barrier.wait()
+        with client.ensure_clipd(settings) as clipd:
+            status: Any = clipd.status()
+            found.append(status["supervisor"]["pid"])
+
+    threads = [threading.Thread(target=start) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 8
+    assert len(set(found)) == 1
+
+
+def test_stop_leaves_no_mount_and_no_process(clip: ClipMachine) -> None:
+    with client.ensure_clipd(clip.settings) as clipd:
+        clipd.status()
+        clipd.stop()
+    assert [m.target for m in mounts() if m.target.startswith(str(clip.directory))] == []
+    end = time.monotonic() + 2
+    while processes_of([str(clip.run_dir)]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert client.connect(clip.settings) is None
+    assert not os.path.exists(clip.settings.socket)
