@@ -114,64 +114,6 @@ def _dial(settings: Settings) -> socket.socket:
     return sock
 
 
-def connect(cls, settings: Settings) -> Client:
-        """Connect to a clipd that runs.  Raises ``ServerError``."""
-        return cls(settings)
-
-    def attach(self, manifest_hex: str, index_path: str) -> dict[str, object]:
-        """Have an image served: ``{"layers": [{"diff", "complete"}], "tree": path}``."""
-        return self._call({"op": "attach", "image": manifest_hex, "index": index_path})
-
-    def detach(self, manifest_hex: str) -> None:
-        """Have an image served no longer; one that is not is all right."""
-        self._call({"op": "detach", "image": manifest_hex})
-
-    def prefetch(self, manifest_hex: str) -> None:
-        """Have what the index lists for prefetching fetched in the background."""
-        self._call({"op": "prefetch", "image": manifest_hex})
-
-    def status(self) -> dict[str, object]:
-        """Processes, images, bytes fetched."""
-        return self._call({"op": "status"})
-
-    def stop(self) -> None:
-        """End clipd and unmount its filesystem; returns when both are gone."""
-        self._call({"op": "stop"})
-        try:
-            while protocol.receive(self._sock) is not None:
-                continue
-        except OSError as error:
-            raise ServerError(f"clipd does not end: {error}") from None
-
-    def close(self) -> None:
-        """Hang up."""
-        self._sock.close()
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def _call(self, message: protocol.Message) -> protocol.Message:
-        try:
-            protocol.send(self._sock, message)
-            answer = protocol.receive(self._sock)
-        except TimeoutError:
-            reason = f"clipd gave no answer to {message['op']} in {_REQUEST_SECONDS:g} s"
-            raise ServerError(reason, "its log is clipd.log in the run directory") from None
-        except OSError as error:
-            raise ServerError(f"clipd hung up at {message['op']}: {error}", "try again") from None
-        if answer is None:
-            raise ServerError(f"clipd hung up at {message['op']}", "try again")
-        return protocol.raise_error(answer[0])
-
-
 def connect(settings: Settings) -> Client | None:
     """clipd if it runs, else None."""
     try:
