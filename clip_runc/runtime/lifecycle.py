@@ -6,7 +6,7 @@ import os
 import sys
 
 from clip_runc.errors import ClipError
-from clip_runc.runtime.report import report_error
+from clip_runc.runtime.report import log, report_error
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # Where a runtime keeps its containers when --root does not say: what its name begins with.
 _ROOTS = {"crun": "/run/crun", "krun": "/run/crun", "youki": "/run/youki"}
 _DEFAULT_ROOT = "/run/runc"
+# how runc begins its errors (create.go, run.go, restore.go)
+_PREFIXES = {"create": "runc create failed: ", "run": "runc run failed: ", "restore": ""}
 
 
 def handle(invocation: Invocation, real: str, launcher: str) -> None:
@@ -28,26 +30,41 @@ def handle(invocation: Invocation, real: str, launcher: str) -> None:
         root = root_of(invocation, real)
     except OSError:  # a relative --root in a working directory that is gone: runc says so
         return
+    if invocation.command == "delete":
+        _delete(invocation, root)
+    else:
+        _create(invocation, real, root, launcher)
+
+
+def _delete(invocation: Invocation, root: str) -> None:
+    """Whatever is wrong with our part must not keep the runtime from deleting."""
+    from clip_runc.runtime.delete import before_delete
+
     try:
-        if invocation.command == "delete":
-            from clip_runc.runtime.delete import before_delete
+        before_delete(invocation, root)
+    except Exception as error:  # the process boundary: the runtime follows
+        log(invocation, "warning", f"clip-runc: {_in_words(error, invocation)}")
 
-            before_delete(invocation, root)
-        else:
-            from clip_runc.runtime.create import create
 
-            create(invocation, real, root, launcher)
-    except ClipError as error:
-        report_error(invocation, f"{_PREFIXES[invocation.command]}{error}")
+def _create(invocation: Invocation, real: str, root: str, launcher: str) -> None:
+    try:
+        from clip_runc.runtime.create import create
+
+        create(invocation, real, root, launcher)
+    except Exception as error:  # the process boundary: no traceback for users
+        report_error(invocation, _PREFIXES[invocation.command] + _in_words(error, invocation))
         sys.exit(1)
 
 
-_PREFIXES = {
-    "create": "runc create failed: ",
-    "run": "runc run failed: ",
-    "restore": "",
-    "delete": "",
-}
+def _in_words(error: Exception, invocation: Invocation) -> str:
+    """Our own errors speak for themselves; of others the kind is told, with --debug the place."""
+    if isinstance(error, ClipError):
+        return str(error)
+    if invocation.debug:
+        import traceback
+
+        return traceback.format_exc()
+    return f"clip-runc: {type(error).__name__}: {error}"
 
 
 def in_first_user_namespace() -> bool:

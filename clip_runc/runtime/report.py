@@ -51,7 +51,7 @@ def log(
 
 
 def log_path(invocation: Invocation) -> str:
-    """The file of ``--log``, ``""`` for none; crun knows ``file:``, ``journald:`` and ``syslog:``."""
+    """The file of ``--log``, ``""`` for none.  crun has ``file:``, ``journald:``, ``syslog:``."""
     where = invocation.log
     if where.startswith(("journald:", "syslog:")):
         return ""
