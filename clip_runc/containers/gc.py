@@ -38,6 +38,7 @@ def gc(settings: Settings, alive: Callable[[State], bool] | None = None) -> list
     for key in _keys(settings):
         done += _sweep_dead(settings, key, judge)
     done += [f"lease of {key} on {digits[:12]}" for digits, key in _drop_leases(settings)]
+    _drop_locks(settings)
     done += [f"files of {name}" for name in teardown.empty_trash(settings)]
     now = time.time()
     for image in mounted_images(settings):
@@ -73,6 +74,7 @@ def _sweep_dead(settings: Settings, key: str, alive: Callable[[State], bool]) ->
             if not teardown.exists(settings, key):
                 return []
             problems = teardown.sweep(settings, key)
+            teardown.forget_lock(settings, key)
     except BlockingIOError:  # it is being made or taken down this moment
         return []
     name = state.id if state is not None and state.id else key
@@ -93,3 +95,21 @@ def _drop_leases(settings: Settings) -> list[tuple[str, str]]:
             ):
                 dropped.append((digits, key))
     return dropped
+
+
+def _drop_locks(settings: Settings) -> None:
+    """Lock files of containers that are gone: the poststop hook leaves them."""
+    try:
+        names = os.listdir(settings.lock_dir)
+    except FileNotFoundError:
+        return
+    for name in names:
+        key = name.removeprefix("container-")
+        if key == name or not is_key(key) or teardown.exists(settings, key):
+            continue
+        try:
+            with lock(lock_path(settings, key), wait=False):
+                if not teardown.exists(settings, key):
+                    teardown.forget_lock(settings, key)
+        except BlockingIOError:
+            continue

@@ -196,4 +196,13 @@ def in_use(state: State, boot: str) -> bool:
         return False
     if not state.root:
         return True
-    return known_to_runc(state.root, state.id) or being_created(state)
+    known = known_to_runc(state.root, state.id) or _known_to_runsc(state.root, state.id)
+    return known or being_created(state)
+
+
+def _known_to_runsc(root: str, container_id: str) -> bool:
+    """gVisor has a file ``<sandbox>_sandbox:<id>.state`` instead of a directory."""
+    try:
+        return any(name.endswith(f"_sandbox:{container_id}.state") for name in os.listdir(root))
+    except OSError:
+        return False

@@ -44,7 +44,7 @@ def teardown(settings: Settings, key: str, problems: list[str] | None = None) ->
     try:
         collected += sweep(settings, key)
         if not exists(settings, key):
-            _forget_lock(settings, key)
+            forget_lock(settings, key)
     finally:
         os.close(guard)
     return True
@@ -72,8 +72,11 @@ def _take_lock(settings: Settings, key: str) -> int | None:
             time.sleep(0.02)
 
 
-def _forget_lock(settings: Settings, key: str) -> None:
-    """Whoever waits for the lock sees that the file is gone and makes another."""
+def forget_lock(settings: Settings, key: str) -> None:
+    """Remove the lock's file, for who holds it and has nothing more to do.
+
+    Whoever waits for the lock sees that the file is gone and makes another.
+    """
     try:
         os.unlink(lock_path(settings, key))
     except FileNotFoundError:
