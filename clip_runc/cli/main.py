@@ -88,6 +88,13 @@ def main() -> None:
     except OSError as error:
         click.echo(f"clipctl: {error.filename or 'system call'}: {error.strerror}", err=True)
         sys.exit(1)
+    except Exception as error:
+        # A fault of ours, not of the caller's: one line for them, the rest where it was asked for.
+        if os.environ.get("CLIP_RUNC_DEBUG"):
+            raise
+        click.echo(f"clipctl: internal error: {type(error).__name__}: {error}", err=True)
+        click.echo("  set CLIP_RUNC_DEBUG=1 for the traceback, and report it", err=True)
+        sys.exit(70)
     sys.exit(code if isinstance(code, int) else 0)
 
 

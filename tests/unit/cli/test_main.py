@@ -57,6 +57,12 @@ def test_a_wrong_call_exits_with_2(
         (ClipError("it broke", "mend it"), 1, "clipctl: it broke\n  mend it\n"),
         (FileNotFoundError(2, "No such file", "/x"), 1, "clipctl: /x: No such file\n"),
         (click.exceptions.Abort(), 130, ""),
+        (
+            ZeroDivisionError("oops"),
+            70,
+            "clipctl: internal error: ZeroDivisionError: oops\n"
+            "  set CLIP_RUNC_DEBUG=1 for the traceback, and report it\n",
+        ),
     ],
 )
 def test_errors_are_one_message(
