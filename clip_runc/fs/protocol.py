@@ -8,6 +8,7 @@ what an answer belongs to.
 
 from __future__ import annotations
 
+import array
 import json
 import os
 import socket
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 # Below net.core.wmem_default, which bounds a packet; a status of 300 images has 60 KB.
 LIMIT = 192 << 10
-_MAX_FDS = 4
+_ANCILLARY = socket.CMSG_SPACE(4 * 4)  # four descriptors
 _UCRED = struct.Struct("=iII")
 
 
@@ -42,9 +43,11 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     Raises ``ServerError`` for what is no message.
     """
     try:
-        data, fds, flags, _ = socket.recv_fds(sock, LIMIT, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+        # Not socket.recv_fds(): it drops its flags, and the descriptors would be inherited.
+        data, ancillary, flags, _ = sock.recvmsg(LIMIT, _ANCILLARY, socket.MSG_CMSG_CLOEXEC)
     except ConnectionError:
         return None
+    fds = _descriptors(ancillary)
     if not data:
         return None
     try:
@@ -58,6 +61,14 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
             os.close(fd)
         raise ServerError(f"clipd was sent something else than a message: {error}") from None
     return message, fds
+
+
+def _descriptors(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    found = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            found.frombytes(data[: len(data) // found.itemsize * found.itemsize])
+    return list(found)
 
 
 def peer_uid(sock: socket.socket) -> int:
