@@ -62,19 +62,24 @@ class ClipMachine:
         self.run_dir = self.directory / "run"
         self.config = self.directory / "config.toml"
         self.root = self.directory / "runc"
-        chosen = {
+        self.chosen: dict[str, object] = {
             "state_dir": str(self.state),
             "run_dir": str(self.run_dir),
             "image_linger": 0,
             "read_timeout": 20,
             **settings,
         }
-        self.config.write_text(settings_text(chosen))
+        self.configure()
         self.environ = {"CLIP_RUNC_CONFIG": str(self.config), "PYTHONPATH": str(REPOSITORY)}
         self.bin = self.directory / "bin"
         self.runtime = self.bin / "clip-runc"
-        self.ctl("install", "--bin-dir", str(self.bin), check=False)
+        self.ctl("install", "--bin-dir", str(self.bin), check=True)
         self.pids: set[int] = set()
+
+    def configure(self, **settings: object) -> None:
+        """Write the configuration file; ``settings`` replace those chosen so far."""
+        self.chosen.update(settings)
+        self.config.write_text(settings_text(self.chosen))
 
     def call(
         self,
@@ -166,6 +171,7 @@ class ClipMachine:
         if log.exists():
             # pytest shows it where the test failed
             print(f"clipd.log:\n{log.read_text(errors='replace')[-4000:]}")
+        self.configure(image_linger=0)
         self.ctl("gc")
         self.ctl("stop")
         left += [f"mount {one} after clipctl stop" for one in self._still(self._mounts)]

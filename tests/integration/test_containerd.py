@@ -119,7 +119,7 @@ def test_pod_with_our_annotation(
     kubelet.pull(plain_ref)
     sandbox = kubelet.run_sandbox("lazy")
     container = kubelet.create(
-        sandbox, "lazy", plain_ref, ["hello"], {"dev.clip-runc.image": debian_ref}
+        sandbox, "lazy", plain_ref, ["/usr/local/bin/hello"], {"dev.clip-runc.image": debian_ref}
     )
     kubelet.start(container)
     assert json.loads(_output(kubelet, container, "lazy")) == {"hello": "clip-runc"}
