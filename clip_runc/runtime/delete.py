@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 def before_delete(invocation: Invocation, root: str) -> None:
     """What has to happen before the runtime is given the command."""
-    from clip_runc.config import load
     from clip_runc.containers import state as states
     from clip_runc.containers.key import key as key_of
     from clip_runc.containers.teardown import exists
     from clip_runc.errors import ClipError
+    from clip_runc.runtime.plain_config import load_settings
 
     try:
-        settings = load()
+        settings = load_settings()
         key = key_of(root, invocation.id)
     except ClipError:  # settings that cannot be used must not keep anybody from deleting
         return

@@ -5,7 +5,7 @@ launcher was written with, ``runc``.  A name is looked up in PATH and then where
 keep runtimes (PATH of a service often lacks the sbin directories); whatever is clip-runc itself,
 under any name, is skipped, so that it can be installed as ``runc`` before the real one.
 
-Runs on every runc command: the configuration is scanned for one line rather than parsed.
+Runs on every runc command.
 """
 
 from __future__ import annotations
@@ -60,61 +60,18 @@ def _configured() -> str:
 
     A file that cannot be used stops none of the commands that pass through.
     """
-    from clip_runc.config import CONFIG_FILE
+    from clip_runc.runtime.plain_config import load_settings, read_values
 
-    path = os.environ.get("CLIP_RUNC_CONFIG") or CONFIG_FILE
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        text = os.read(fd, 1 << 20)
-    except OSError:
-        return ""
-    finally:
-        os.close(fd)
-    if b"runtime" not in text:
-        return ""
-    value = scan(text)
-    if value is None:
-        value = _load(path)
-    return "" if value == _DEFAULT else value
+    values = read_values()
+    if values is None:
+        from clip_runc.errors import ConfigError
 
-
-def scan(text: bytes) -> str | None:
-    """The value of ``runtime = "…"`` in a TOML file of plain lines; None where it takes a parser.
-
-    ``tomllib`` costs 8 ms to import.  A file with multi-line strings, a table, or anything but a
-    basic string without escapes after the key is left to it.
-    """
-    found = ""
-    for line in text.split(b"\n"):
-        line = line.strip()
-        if b'"""' in line or b"'''" in line or line.startswith((b"[", b'"', b"'")):
-            return None
-        if not line.startswith(b"runtime"):
-            continue
-        rest = line[7:].lstrip()
-        if not rest.startswith(b"="):
-            return None
-        pieces = rest[1:].strip().split(b'"')
-        if len(pieces) != 3 or pieces[0] or b"\\" in pieces[1] or found:
-            return None
-        after = pieces[2].strip()
-        if after and not after.startswith(b"#"):
-            return None
-        found = os.fsdecode(pieces[1])
-    return found
-
-
-def _load(path: str) -> str:
-    from clip_runc.config import load
-    from clip_runc.errors import ConfigError
-
-    try:
-        return load(path).runtime
-    except ConfigError:
-        return ""
+        try:
+            values = {"runtime": load_settings().runtime}
+        except ConfigError:
+            return ""
+    value = values.get("runtime", _DEFAULT)
+    return value if isinstance(value, str) and value != _DEFAULT else ""
 
 
 def _identities(paths: Sequence[str]) -> set[tuple[int, int]]:
