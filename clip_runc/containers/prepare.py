@@ -109,7 +109,7 @@ def _make_room(settings: Settings, new: State) -> None:
     if states.known_to_runc(new.root, new.id):
         raise BundleError(f"container with id {new.id} already exists")
     old = states.load(settings, new.key)
-    if old is not None and old.creator != new.creator and states.in_use(old, new.boot):
+    if old is not None and states.in_use(old, new.boot):
         raise BundleError(
             f"container with id {old.id or old.key} is being made by process {old.creator[0]}"
             if old.root

@@ -55,6 +55,7 @@ def mount_image(settings: Settings, image: LocalImage) -> MountedImage:
     try:
         found = _alive(settings, target)
         if found is None:
+            _make_directories(settings)
             _clean(target)
             found = _mount(settings, image, target)
         return found
