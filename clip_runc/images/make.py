@@ -26,7 +26,7 @@ from typing import NoReturn
 from clip_runc.config import Settings
 from clip_runc.errors import ClipError, StoreError
 from clip_runc.fs.start import differences, environment, package_paths
-from clip_runc.images import local
+from clip_runc.images import adding, local
 from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
 from clip_runc.linux.files import make_private_dir
@@ -93,7 +93,7 @@ def index_image(
         if store:
             names = [reference, str(named), *_pinned_names(named, found)]
             kept = output or local.at(settings, str(found["digest"])[7:]).index_path
-            local.add_open(settings, fd, output or reference, list(dict.fromkeys(names)))
+            adding.add_open(settings, fd, output or reference, list(dict.fromkeys(names)))
     return IndexResult(
         reference=str(named),
         digest=str(found["digest"]),

@@ -86,7 +86,11 @@ def _index_file(settings: Settings, path: str) -> LocalImage:
         times = f"{status.st_mtime_ns} {status.st_ctime_ns}"
         alias = f"file:{path} {status.st_dev}:{status.st_ino} {status.st_size} {times}"
         image = local.find_alias(settings, alias)
-        return image or local.add_open(settings, fd, path, aliases=[alias])
+        if image is None:
+            from clip_runc.images.adding import add_open
+
+            image = add_open(settings, fd, path, aliases=[alias])
+        return image
     finally:
         os.close(fd)
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from clip_runc.config import Settings
-from clip_runc.images import local, mount
+from clip_runc.images import adding, local, mount
 from clip_runc.linux.mount import unmount
 from clip_runc.linux.mountinfo import mounts
 
@@ -76,7 +76,7 @@ def warm(base: Path) -> None:
     os.makedirs(settings.reference_dir)
     Path(image.erofs_path).touch()
     info: dict[str, object] = {"platform": local.host_platform()}
-    local._record(settings, image, info, ["docker.io/library/app:1"], [])
+    adding.record(settings, image, info, ["docker.io/library/app:1"], [])
     target = f"{settings.image_mount_dir}/{HEX}"
     os.makedirs(f"{target}/bin")
     mount._write_note(target, "erofs", os.stat(target).st_dev, 0)
