@@ -23,10 +23,11 @@ _ATTEMPTS = 3
 class Client:
     """A connection to clipd.  Every call raises ``ServerError``, or what clipd answered."""
 
-    def __init__(self, settings: Settings) -> None:
-        """Connect to a clipd that runs."""
+    def __init__(self, settings: Settings, *, start: bool = False) -> None:
+        """Connect; ``start`` starts a clipd that does not run, or dies over a request."""
         self._settings = settings
-        self._sock = _dial(settings)
+        self._dial = _dial_or_start if start else _dial
+        self._sock = self._dial(settings)
 
     @classmethod
     def connect(cls, settings: Settings) -> Client:
@@ -80,7 +81,7 @@ class Client:
             if answer is not None:
                 return protocol.raise_error(answer)
             self._sock.close()
-            self._sock = _dial(self._settings)
+            self._sock = self._dial(self._settings)
         raise ServerError(
             f"clipd hung up {_ATTEMPTS} times at {message['op']}",
             f"its log is {self._settings.run_dir}/clipd.log",
@@ -115,28 +116,40 @@ def _dial(settings: Settings) -> socket.socket:
 
 
 def connect(settings: Settings) -> Client | None:
-    """clipd if it runs, else None."""
+    """clipd if it runs, else None.  One that has lost its supervisor is given another."""
     try:
-        return Client.connect(settings)
+        return Client(settings)
     except ServerError:
-        return None
+        return ensure_clipd(settings) if _is_orphaned(settings) else None
+
+
+def _is_orphaned(settings: Settings) -> bool:
+    path = f"{settings.run_dir}/clipd.json"
+    if not os.path.exists(path):
+        return False
+    from clip_runc.fs.state import State
+
+    return any(process.alive for process in State.load(path).processes.values())
 
 
 def ensure_clipd(settings: Settings) -> Client:
     """clipd, started where it does not run; however many ask at once, one is.  ``ServerError``."""
-    found = connect(settings)
-    if found is not None:
-        return found
-    from clip_runc.linux.files import lock, make_private_dir
+    return Client(settings, start=True)
 
+
+def _dial_or_start(settings: Settings) -> socket.socket:
+    try:
+        return _dial(settings)
+    except ServerError:
+        from clip_runc.linux.files import lock, make_private_dir
     make_private_dir(settings.run_dir, 0o711)
     make_private_dir(settings.lock_dir)
     with lock(f"{settings.lock_dir}/clipd-start"):
-        found = connect(settings)
-        if found is None:
+        try:
+            return _dial(settings)
+        except ServerError:
             _start(settings)
-            found = Client.connect(settings)
-    return found
+        return _dial(settings)
 
 
 def _start(settings: Settings) -> None:

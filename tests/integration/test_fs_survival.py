@@ -68,6 +68,7 @@ class Served:
         assert found is not None
         self.local = found
         self.layer_hex = image.layers[0].diff_id.removeprefix("sha256:")
+        self.running: list[subprocess.Popen[str]] = []
         self.target = machine.directory / "erofs"
         self.target.mkdir()
         with client.ensure_clipd(self.settings) as clipd:
@@ -106,18 +107,20 @@ def served(
     reference = push(image, registry.host, "fs/survival", "latest")
     found = Served(clip_with(image_linger=300), reference, image)
     yield found
+    for process in found.running:  # those that a failed test did not wait for
+        process.kill()
+        process.communicate()
     while unmount(str(found.target)):
         continue
 
 
 def readers(served: Served, seconds: float) -> list[subprocess.Popen[str]]:
     """One a file: reads it again and again, past the page cache, and compares its hash."""
-    found = []
     for name, data in contents().items():
         wanted = hashlib.sha256(data).hexdigest()
         argv = [sys.executable, "-c", READER, str(seconds), str(served.target / name), wanted]
-        found.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
-    return found
+        served.running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
+    return served.running
 
 
 def finish(processes: list[subprocess.Popen[str]], seconds: float) -> int:
@@ -176,12 +179,12 @@ def mounts_of(served: Served) -> list[str]:
     return [m.target for m in mounts() if m.target == served.settings.fuse_dir]
 
 
-def test_all_three_killed_leaves_errors_and_then_a_clean_start(served: Served) -> None:
+def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
+    """Healed where the keeper saw the supervisor die before its own turn came."""
     served.kill("supervisor", "keeper", "server")
-    started = time.monotonic()
-    with pytest.raises(OSError, match=r"Transport endpoint|Input/output|Software caused"):
-        os.listdir(served.settings.fuse_dir)
-    assert time.monotonic() - started < 5
+    look = ["ls", served.settings.fuse_dir]
+    done = subprocess.run(look, capture_output=True, text=True, timeout=5, check=False)
+    assert done.returncode == 0 or "Transport endpoint is not connected" in done.stderr
     with client.ensure_clipd(served.settings) as clipd:
         clipd.attach(served.local.manifest_hex, served.local.index_path)
     assert len(mounts_of(served)) == 1
@@ -264,3 +267,15 @@ def test_stop_leaves_no_mount_and_no_process(clip: ClipMachine) -> None:
         time.sleep(0.05)
     assert client.connect(clip.settings) is None
     assert not os.path.exists(clip.settings.socket)
+
+
+def test_clipd_without_a_supervisor_can_be_stopped(served: Served) -> None:
+    status = served.status()
+    served.kill("keeper", "supervisor")
+    while alive(status["keeper"]["pid"]) or alive(status["supervisor"]["pid"]):
+        time.sleep(0.01)
+    clipd = client.connect(served.settings)
+    assert clipd is not None
+    with clipd:
+        clipd.stop()
+    assert not alive(status["server"]["pid"])
