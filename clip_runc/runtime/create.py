@@ -70,8 +70,8 @@ def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle:
     resolved = _resolve(settings, config, bundle)
     image = _image_of(settings, resolved, invocation)
     phases.end("resolve")
-    if image is None:
-        return
+    if image is None or exists_in_runtime(root, invocation.id):
+        return  # an id in use is the runtime's to refuse, in its own words
     prepared = _prepare(settings, config, image, invocation, root, bundle)
     creator = prepared.state.creator
     try:

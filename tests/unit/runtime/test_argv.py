@@ -98,14 +98,16 @@ def test_an_empty_id_or_bundle_is_the_runtimes_to_judge() -> None:
 
 
 def test_log_options() -> None:
-    found = parse("runc --log /l --log-format=json --debug run --detach --keep c1".split())
+    found = parse(
+        ["runc", "--log", "/l", "--log-format=json", "--debug", "run", "--detach", "--keep", "c1"]
+    )
     assert (found.log, found.log_format, found.debug) == ("/l", "json", True)
     assert (found.detach, found.keep, found.force) == (True, True, False)
 
 
 def test_force_is_not_crun_creates_config_file() -> None:
-    assert parse("runc delete -f c1".split()).force
-    assert parse("runc delete --force=false c1".split()).force is False
+    assert parse(["runc", "delete", "-f", "c1"]).force
+    assert parse(["runc", "delete", "--force=false", "c1"]).force is False
 
 
 WORDS = st.sampled_from(
