@@ -11,7 +11,12 @@ STREAMS = 16
 """Streams followed at once in a layer; the one that was quiet longest makes room."""
 
 BOUND = 8
-"""Chunks that are fetched ahead of a reader at most."""
+"""Chunks that are fetched ahead of a reader at most.
+
+Reading in sequence over a link of 115 MB/s and 100 ms (chunks of 2 MiB compressed, four a
+request, six threads, a simulated registry): 2 gave 88 MB/s uncompressed, 4 123, 8 141, 16 137;
+over 500 MB/s and 1 ms 344, 273, 377, 363.  More only costs memory and bytes that nobody reads.
+"""
 
 
 class _Stream:
