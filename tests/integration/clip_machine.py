@@ -150,6 +150,11 @@ class ClipMachine:
                 self.pids.add(found[part]["pid"])
         return found
 
+    def clipd_log(self) -> str:
+        """The end of clipd's log."""
+        log = self.run_dir / "clipd.log"
+        return log.read_text(errors="replace")[-4000:] if log.exists() else ""
+
     def containers_left(self) -> list[str]:
         """Mounts and directories of containers that are still there."""
         left = [f"mount {one}" for one in mounts_below(self.run_dir / "containers")]
@@ -167,10 +172,6 @@ class ClipMachine:
         Containers must have been torn down before; clipd's own mounts are its own to remove.
         """
         left = self.containers_left()
-        log = self.run_dir / "clipd.log"
-        if log.exists():
-            # pytest shows it where the test failed
-            print(f"clipd.log:\n{log.read_text(errors='replace')[-4000:]}")
         self.configure(image_linger=0)
         self.ctl("gc")
         self.ctl("stop")

@@ -99,6 +99,7 @@ def clip(scratch: Path, index_cache: Path) -> Iterator[ClipMachine]:
     need("root", "fuse", "overlay", "runc")
     machine = ClipMachine(scratch, index_cache)
     yield machine
+    print(machine.clipd_log())  # pytest shows it where the test failed
     left = machine.sweep()
     assert not left, "left behind: " + "; ".join(left)
 
@@ -114,6 +115,8 @@ def clip_with(scratch: Path, index_cache: Path) -> Iterator[Callable[..., ClipMa
         return machines[-1]
 
     yield make
+    for machine in machines:
+        print(machine.clipd_log())
     left = [line for machine in machines for line in machine.sweep()]
     assert not left, "left behind: " + "; ".join(left)
 

@@ -31,8 +31,8 @@ SETTINGS = {
     "WorkingDir": "/",
     "Labels": {"org.opencontainers.image.title": "Debian with Python"},
 }
-# What debootstrap leaves of the machine it ran on, and what differs from run to run.
-LEFT_OUT = re.compile(rb"(dev|proc|sys|tmp|run|debootstrap|var/cache/apt|var/lib/apt/lists)/.+")
+# Directories that debootstrap leaves full of what it downloaded and of the machine it ran on.
+EMPTIED = ("dev", "proc", "sys", "tmp", "run", "debootstrap", "var/cache/apt", "var/lib/apt/lists")
 
 
 def mirror(sources: Path = Path("/etc/apt")) -> str:
@@ -96,17 +96,22 @@ def debootstrap(tree: Path, packages: Sequence[str], suite: str = SUITE) -> None
         raise RuntimeError("debootstrap failed:\n" + "\n".join(tail))
     for name in ("etc/resolv.conf", "etc/hostname", "etc/machine-id"):
         (tree / name).write_bytes(b"")
+    for name in EMPTIED:
+        for path in (tree / name).glob("*"):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def paths_below(tree: Path) -> Iterator[bytes]:
-    """Every path of the tree relative to it, parents first, what ``LEFT_OUT`` names left out."""
+    """Every path of the tree relative to it, a directory before what is in it."""
     top = os.fsencode(tree)
     for directory, names, files in os.walk(top):
         inside = os.path.relpath(directory, top)
         here = b"" if inside == b"." else inside + b"/"
         for name in (*names, *files):
-            if not LEFT_OUT.fullmatch(here + name):
-                yield here + name
+            yield here + name
 
 
 def of_packages(tree: Path, names: Iterable[str]) -> set[bytes]:
