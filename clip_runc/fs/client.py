@@ -116,7 +116,11 @@ def _dial(settings: Settings) -> socket.socket:
 
 
 def connect(settings: Settings) -> Client | None:
-    """clipd if it runs, else None.  One that has lost its supervisor is given another."""
+    """clipd if it runs, else None.
+
+    Of one that was killed something may be left, a server or a dead mount: clipd is started
+    over it, so that a ``stop`` or a ``gc`` finds somebody to clean up.
+    """
     try:
         return Client(settings)
     except ServerError:
@@ -128,8 +132,10 @@ def _is_orphaned(settings: Settings) -> bool:
     if not os.path.exists(path):
         return False
     from clip_runc.fs.state import State
+    from clip_runc.linux.mountinfo import is_mountpoint
 
-    return any(process.alive for process in State.load(path).processes.values())
+    alive = any(process.alive for process in State.load(path).processes.values())
+    return alive or is_mountpoint(settings.fuse_dir)
 
 
 def ensure_clipd(settings: Settings) -> Client:
