@@ -18,6 +18,9 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from rich.console import Console
+from rich.table import Table
+
 from bench.machine import (
     RUNC,
     Clip,
@@ -30,8 +33,6 @@ from bench.machine import (
     timed,
 )
 from bench.torch_image import CACHE, torch_image
-from rich.console import Console
-from rich.table import Table
 from tests.integration.pushing import push
 
 WORK = "import torch; print(torch.__version__)"

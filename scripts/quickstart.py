@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rich.console import Console
 from rich.table import Table
+
 from tests.integration.daemons import DockerRegistry, alive, listens, wait_for
 from tests.integration.debian_images import debian
 from tests.integration.image_maker import Image

@@ -8,6 +8,7 @@ clipd owns is touched.
 from __future__ import annotations
 
 import base64
+import encodings.idna  # noqa: F401  # for host names; a child without privileges may not find it
 import os
 import stat
 import tempfile

@@ -21,6 +21,8 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+import zstandard
+
 from clip_runc.errors import IndexFormatError
 
 MAGIC = b"CLIPIDX\0"
@@ -120,8 +122,6 @@ def decode_section(section: Section, stored: bytes) -> bytes:
 
 def bounded_zstd(stored: bytes, size: int, what: str) -> bytes:
     """Exactly ``size`` bytes out of the one zstd frame ``stored``, no more allocated."""
-    import zstandard
-
     try:
         parameters = zstandard.get_frame_parameters(stored)
         if parameters.content_size != size:

@@ -13,6 +13,8 @@ import stat
 from collections.abc import Iterable, Sequence
 from typing import BinaryIO
 
+import zstandard
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.index import clip_format as fmt
 from clip_runc.index.clip_layers import (
@@ -136,8 +138,6 @@ class ClipFile:
 
 def decode_window(stored: bytes) -> bytes:
     """The window in one frame of the window section; raises ``IndexFormatError``."""
-    import zstandard
-
     try:
         size = zstandard.get_frame_parameters(stored).content_size
     except zstandard.ZstdError as error:
@@ -195,8 +195,6 @@ def write_clip(
 def _encode(name: bytes, body: bytes) -> tuple[int, bytes]:
     if name != b"EROF" or not body:
         return fmt.RAW, body
-    import zstandard
-
     return fmt.ZSTD, zstandard.ZstdCompressor(level=_EROFS_LEVEL).compress(body)
 
 

@@ -11,6 +11,8 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
+import zstandard
+
 from clip_runc.errors import DigestMismatch, LayerFormatError
 from clip_runc.index.gzip_blocks import TRAILER, member_header, restart_bytes
 from clip_runc.index.model import Chunk, Layer
@@ -119,8 +121,6 @@ def _raw_inflater(library: Any, window: bytes) -> Any:
 
 def _inflate_zstd(where: str, size: int, compressed: bytes | memoryview) -> bytes:
     """At most ``size`` bytes of the frames in ``compressed``; skippable frames give none."""
-    import zstandard
-
     decoder = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW_MAX)
     try:
         with decoder.stream_reader(compressed, read_across_frames=True) as reader:
@@ -224,8 +224,6 @@ class _ZstdStream(StreamDecoder):
     """zstd frames, skippable ones left out, one after the other."""
 
     def __init__(self, limit: int | None) -> None:
-        import zstandard
-
         from clip_runc.index.zstd_frames import FrameWalker
 
         super().__init__(limit)

@@ -138,10 +138,23 @@ def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str)
     from clip_runc.containers.bundle import rewrite
     from clip_runc.runtime.hook import arguments_for, find_hook
 
+    _remove_strays(bundle)
     hook = find_hook(settings, launcher)
     arguments = arguments_for(settings, prepared.key, prepared.state.creator)
     edits = edits_for(prepared.rootfs, hook, arguments)
     rewrite(settings, prepared.state, bundle, lambda spec: apply_all(edits, spec))
+
+
+def _remove_strays(bundle: int) -> None:
+    """Files that a rewrite of config.json left when its process was killed."""
+    from clip_runc.containers.bundle import CONFIG
+
+    for name in os.listdir(bundle):
+        if not (name.startswith(f".{CONFIG}.") and name.endswith(".clip")):
+            continue
+        pid = name[len(CONFIG) + 2 : -5]
+        if pid.isdigit() and not os.path.lexists(f"/proc/{pid}"):
+            os.unlink(name, dir_fd=bundle)
 
 
 def _log(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.integration.busybox_images import busybox, plain
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import Containerd, DockerRegistry

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.registry.fake import FakeRegistry
 from tests.integration.clip_machine import ClipMachine, Done, mounts_below
 from tests.integration.daemons import free_port

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from tests.integration.clip_machine import ClipMachine, mounts_below
 from tests.integration.cri import Cri
 from tests.integration.daemons import Containerd

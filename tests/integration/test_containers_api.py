@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.containers.api import OverlayMounter
 from clip_runc.containers.gc import gc

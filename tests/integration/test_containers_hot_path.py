@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.images import adding, local, mount
 from clip_runc.linux.mount import unmount

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.containers import state as states
 from clip_runc.containers.gc import gc

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from clip_runc import OverlayMounter
 from tests.integration.busybox_images import EXPECTED, HIDDEN
 from tests.integration.clip_machine import ClipMachine

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.fs import client
 from clip_runc.images import local
 from clip_runc.linux.mount import mount_erofs, mounts, unmount

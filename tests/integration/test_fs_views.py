@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.errors import ClipError, ServerError
 from clip_runc.fs import client
 from clip_runc.images import local

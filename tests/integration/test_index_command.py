@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+
 from tests.integration.busybox_images import CONTENT, EXPECTED, HIDDEN
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import DockerRegistry

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import IndexFormatError, MountFailed
 from clip_runc.index.erofs_check import check_erofs
 from clip_runc.index.erofs_format import super_checksum

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from clip_runc import OverlayMounter
 from clip_runc.errors import StorageRefused
 from clip_runc.linux.mount import mounts

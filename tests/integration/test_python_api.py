@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import clip_runc
 import pytest
+
+import clip_runc
 from clip_runc.errors import InvalidReference
 from tests.integration.clip_machine import ClipMachine
 

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import DigestMismatch, NotFound, Unauthorized
 from clip_runc.registry import image, push
 from clip_runc.registry.client import Registry

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from tests.integration.clip_machine import ClipMachine, mounts_below
 from tests.integration.prerequisites import need
 

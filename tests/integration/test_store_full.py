@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from clip_runc.index.model import Chunk, Layer
 from clip_runc.linux.mount import unmount
 from clip_runc.store import ChunkStore, LayerReader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from clip_runc.cli.console import emit_json, layer_progress, size, table
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from clip_runc.cli import main as cli
 from clip_runc.errors import ClipError
 

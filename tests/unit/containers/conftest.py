@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.containers.key import key
 from clip_runc.containers.state import State

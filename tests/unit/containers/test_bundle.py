@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.containers import bundle, teardown
 from clip_runc.containers import state as states

@@ -3,10 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from clip_runc.containers.key import is_key, key
-from clip_runc.errors import BundleError
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.containers.key import is_key, key
+from clip_runc.errors import BundleError
 
 ids = st.text(min_size=1).filter(lambda text: "/" not in text and "\0" not in text)
 

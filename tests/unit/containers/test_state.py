@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.config import Settings
 from clip_runc.containers import state as states
 from clip_runc.containers.state import State
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize("durable", [True, False])

@@ -11,6 +11,7 @@ from typing import Any
 import pyfuse3
 import pytest
 import trio
+
 from clip_runc.errors import RegistryUnreachable
 from clip_runc.fs import adapter
 from clip_runc.fs.view import Image, LayerFile, View, layer_ino

@@ -7,11 +7,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from clip_runc import errors
 from clip_runc.errors import IndexFormatError, MountFailed, ServerError
 from clip_runc.fs import protocol
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 Pair = tuple[socket.socket, socket.socket]
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from clip_runc.fs.state import Attached, Process, State
 
 

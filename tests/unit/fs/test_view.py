@@ -7,13 +7,14 @@ import stat
 from concurrent.futures import Future
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.fs import view as v
 from clip_runc.index.erofs_write import write_erofs
 from clip_runc.index.model import Entry, Extent
 from clip_runc.index.tree import flatten
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 LAYER = bytes(range(256)) * 6 + b"tail"  # 1540 bytes, not a multiple of 512
 HEX = "ab" * 32

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.errors import IndexFormatError, InvalidReference
 from clip_runc.images.api import Check, create_from_oci_image, verify

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
+
 from clip_runc.errors import DigestMismatch, LayerFormatError, RegistryUnreachable
 from clip_runc.images.build import build_index
 from clip_runc.index.clip_check import check_clip

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from clip_runc.images import layer_cache
 from clip_runc.index.layer_index import LayerIndex, cache_name
 from clip_runc.index.model import Chunk, Layer

@@ -2,12 +2,13 @@ import hashlib
 import threading
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.images.layer_scan import LayerScan
 from clip_runc.index.checkpoints import Cut
 from clip_runc.index.tar import TarScanner
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.unit.images.blobs import sha, tar_of
 
 TAR = tar_of({"a": b"x" * 3000, "b/c": b"", "d": bytes(9000)})

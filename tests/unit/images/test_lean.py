@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from clip_runc.images import lean
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.images import lean
 
 REPOSITORY = Path(lean.__file__).parents[2]
 

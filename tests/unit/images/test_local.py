@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.errors import ImageNotIndexed, IndexFormatError, StoreError
 from clip_runc.images import local

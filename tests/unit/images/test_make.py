@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.errors import (
     ClipError,

@@ -2,6 +2,7 @@ import gzip
 
 import pytest
 import zstandard
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.images.media_types import compression_of, expected_compression
 

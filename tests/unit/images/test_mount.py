@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from clip_runc.config import Settings
 from clip_runc.errors import ClipError, MountFailed
 from clip_runc.images import local, mount

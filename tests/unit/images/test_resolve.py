@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.config import ANNOTATION_IMAGE, ANNOTATION_INDEX, Settings
 from clip_runc.errors import BundleError, ImageNotIndexed, IndexFormatError, InvalidReference
 from clip_runc.images import local, resolve
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.unit.images.small_clip import FILES, SmallImage
 
 CRI = "io.kubernetes.cri.image-name"

@@ -2,6 +2,7 @@ import os
 import threading
 
 import pytest
+
 from clip_runc.errors import DigestMismatch, LayerFormatError, RegistryUnreachable, StoreError
 from clip_runc.images.spool import Spool
 from tests.unit.images.blobs import sha

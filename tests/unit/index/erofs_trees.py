@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import stat
 
+from hypothesis import strategies as st
+
 from clip_runc.index.model import Entry, Extent
 from clip_runc.index.tree import Node, flatten
-from hypothesis import strategies as st
 
 LAYER = 1 << 20
 

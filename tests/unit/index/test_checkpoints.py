@@ -2,10 +2,11 @@ import itertools
 
 import pytest
 import zstandard
-from clip_runc.errors import LayerFormatError
-from clip_runc.index.checkpoints import WINDOW, Cut, Cutter, Fixed, windows
 from hypothesis import assume, given
 from hypothesis import strategies as st
+
+from clip_runc.errors import LayerFormatError
+from clip_runc.index.checkpoints import WINDOW, Cut, Cutter, Fixed, windows
 
 STEPS = st.lists(st.tuples(st.integers(1, 20_000), st.integers(0, 80_000)), max_size=60)
 

@@ -1,9 +1,10 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.chunk_table import MAX_CHUNKS, RECORD_SIZE, pack_chunks, unpack_chunks
 from clip_runc.index.model import Chunk
-from hypothesis import given
-from hypothesis import strategies as st
 
 LONG, SHORT = st.integers(0, 1 << 60), st.integers(0, (1 << 32) - 1)
 

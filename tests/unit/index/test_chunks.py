@@ -5,11 +5,12 @@ from __future__ import annotations
 import stat
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.index.chunks import chunk_map
 from clip_runc.index.model import Entry, Extent
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def entry(size: int, *extents: Extent, literal: bytes = b"") -> Entry:

@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.images.build import build_index
 from clip_runc.index.clip_check import check_clip

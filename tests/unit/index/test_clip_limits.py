@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+
 from clip_runc.index import clip_format as fmt
 from clip_runc.index.chunk_table import MAX_CHUNKS, pack_chunks
 from clip_runc.index.clipfile import write_clip

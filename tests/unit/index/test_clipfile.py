@@ -8,13 +8,14 @@ import time
 
 import pytest
 import zstandard
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.chunk_table import MAX_CHUNKS
 from clip_runc.index.clip_format import LIMITS, TABLE_SIZE, Section, bounded_zstd, pack_table
 from clip_runc.index.clipfile import ClipFile, write_clip
 from clip_runc.index.model import Chunk, Layer
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 WINDOW = zstandard.compress(b"w" * 32768)
 

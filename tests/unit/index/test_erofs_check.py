@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.index import erofs_format as fmt
 from clip_runc.index.erofs_check import check_erofs
 from clip_runc.index.erofs_read import ErofsImage
 from clip_runc.index.erofs_write import write_erofs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.unit.index.erofs_trees import LAYER, sample
 
 DATA = write_erofs(sample(60), [LAYER])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
+
 from clip_runc.index import erofs_format as fmt
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.erofs_read import ErofsImage
 from clip_runc.index.erofs_write import write_erofs
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from tests.unit.index.erofs_trees import LAYER, sample
 
 DATA = write_erofs(sample(300), [LAYER])

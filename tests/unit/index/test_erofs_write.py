@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.index import erofs_format as fmt
 from clip_runc.index.erofs_check import check_erofs
@@ -10,7 +12,6 @@ from clip_runc.index.erofs_read import ErofsImage
 from clip_runc.index.erofs_write import write_erofs
 from clip_runc.index.model import Entry, Extent
 from clip_runc.index.tree import Node, flatten
-from hypothesis import HealthCheck, given, settings
 from tests.unit.index.erofs_trees import LAYER, sample, trees
 
 SIZES = [LAYER, LAYER, 0]

@@ -3,11 +3,12 @@ import io
 import zlib
 
 import pytest
-from clip_runc.errors import LayerFormatError
-from clip_runc.index.gzip_blocks import member_header, restart_bytes
 from hypothesis import given
 from hypothesis import strategies as st
 from isal import isal_zlib
+
+from clip_runc.errors import LayerFormatError
+from clip_runc.index.gzip_blocks import member_header, restart_bytes
 
 LIBRARIES = (zlib, isal_zlib)
 

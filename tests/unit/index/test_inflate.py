@@ -4,12 +4,13 @@ import zlib
 
 import pytest
 import zstandard
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import DigestMismatch, LayerFormatError
 from clip_runc.index.gzip_blocks import restart_bytes
 from clip_runc.index.inflate import inflate_chunk, stream_decoder
 from clip_runc.index.model import Chunk, Layer
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 MIB = 1 << 20
 

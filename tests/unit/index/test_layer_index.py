@@ -2,11 +2,12 @@ import hashlib
 import stat
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.layer_index import LayerIndex, cache_name, pack, unpack
 from clip_runc.index.model import Chunk, Entry, Extent, Layer
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 DIGEST = "sha256:" + "1" * 64
 NAME = st.binary(max_size=20)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from clip_runc.errors import LayerFormatError
-from clip_runc.index import pax
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.errors import LayerFormatError
+from clip_runc.index import pax
 
 
 def record(key: bytes, value: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.index import pax, sparse
 from clip_runc.index.model import Extent

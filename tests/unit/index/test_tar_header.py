@@ -5,11 +5,12 @@ from __future__ import annotations
 import tarfile
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.index import tar_header
 from clip_runc.index.tar_header import decode, number
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

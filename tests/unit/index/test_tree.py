@@ -7,12 +7,13 @@ import time
 from dataclasses import replace
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from clip_runc.errors import LayerFormatError
 from clip_runc.index.model import Entry
 from clip_runc.index.tar import clean_path
 from clip_runc.index.tree import Node, flatten
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def file(path: str, size: int = 0, **fields: object) -> Entry:

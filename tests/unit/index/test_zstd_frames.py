@@ -3,10 +3,11 @@ from itertools import pairwise
 
 import pytest
 import zstandard
-from clip_runc.errors import LayerFormatError
-from clip_runc.index.zstd_frames import SKIP, FrameWalker, framed_pieces, is_frame
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from clip_runc.errors import LayerFormatError
+from clip_runc.index.zstd_frames import SKIP, FrameWalker, framed_pieces, is_frame
 
 
 def skippable(payload: bytes, number: int = 0) -> bytes:

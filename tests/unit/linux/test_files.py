@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import StoreError
 from clip_runc.linux.files import boot_id, lock, make_private_dir, write_atomic
 

@@ -6,6 +6,7 @@ import os
 import struct
 
 import pytest
+
 from clip_runc.errors import MountFailed
 from clip_runc.linux import fuse_device
 

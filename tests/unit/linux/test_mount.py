@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import MountFailed, StorageRefused
 from clip_runc.linux import mount, syscalls
 

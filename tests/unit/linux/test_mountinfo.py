@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 
-from clip_runc.linux.mountinfo import Mount, is_mountpoint, mounts
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.linux.mountinfo import Mount, is_mountpoint, mounts
 
 LINE = (
     "36 35 98:0 /mnt1 /mnt\\0402 rw,noatime master:1 shared:2 - ext3 /dev/root rw,errors=continue"

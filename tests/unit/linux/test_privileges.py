@@ -6,6 +6,7 @@ import os
 import signal
 
 import pytest
+
 from clip_runc.errors import ClipError, DigestMismatch
 from clip_runc.linux.privileges import run_unprivileged
 

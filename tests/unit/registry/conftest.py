@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from clip_runc.registry import retry
 from clip_runc.registry.client import Registry
 from clip_runc.registry.fake import FakeRegistry

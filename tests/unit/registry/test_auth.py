@@ -6,14 +6,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.errors import BadResponse, RegistryError, Unauthorized
 from clip_runc.registry import auth
 from clip_runc.registry.auth import Challenge
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.fake import FakeRegistry
-from hypothesis import given
-from hypothesis import strategies as st
 
 Connect = Callable[..., Registry]
 GOOD = Credentials("user", "hunter2")

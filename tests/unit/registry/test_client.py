@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from clip_runc.errors import (
     BadResponse,
     DigestMismatch,

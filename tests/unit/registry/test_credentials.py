@@ -6,11 +6,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.errors import ConfigError
 from clip_runc.registry import credentials
 from clip_runc.registry.credentials import Credentials, Keychain, ask_helper, load, lookup
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 def auth(user: str, password: str) -> dict[str, object]:

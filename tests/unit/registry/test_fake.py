@@ -7,6 +7,7 @@ import time
 
 import pytest
 import requests
+
 from clip_runc.registry import image
 from clip_runc.registry.fake import FakeRegistry
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import requests
+
 from clip_runc.registry import image
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.fake import FakeRegistry

@@ -9,6 +9,8 @@ from email.utils import formatdate
 import pytest
 import requests
 import urllib3
+from requests.exceptions import ConnectionError, InvalidURL
+
 from clip_runc.errors import (
     BadResponse,
     NotFound,
@@ -24,7 +26,6 @@ from clip_runc.registry.http_errors import (
     registry_message,
     retry_after,
 )
-from requests.exceptions import ConnectionError, InvalidURL
 
 
 def response(status: int, body: bytes = b"", **headers: str) -> requests.Response:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from clip_runc.errors import BadResponse, ClipError, NotFound
-from clip_runc.registry import image
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.errors import BadResponse, ClipError, NotFound
+from clip_runc.registry import image
 
 HEX = "ab" * 32
 ENTRY = {"mediaType": image.OCI_MANIFEST, "digest": f"sha256:{HEX}", "size": 7}

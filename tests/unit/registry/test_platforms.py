@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import pytest
-from clip_runc.errors import InvalidReference
-from clip_runc.registry.platforms import host_platform, normalise, of_json, rank
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.errors import InvalidReference
+from clip_runc.registry.platforms import host_platform, normalise, of_json, rank
 
 
 @pytest.mark.parametrize(

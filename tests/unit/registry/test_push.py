@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import BadResponse, DigestMismatch, RegistryError, Unauthorized
 from clip_runc.registry import image, push
 from clip_runc.registry.client import Registry

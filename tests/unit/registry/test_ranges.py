@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 import requests
-from clip_runc.registry.ranges import check_range, check_whole
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.registry.ranges import check_range, check_whole
 
 
 def response(status: int, **headers: str) -> requests.Response:

@@ -3,10 +3,11 @@ from __future__ import annotations
 import pickle
 
 import pytest
-from clip_runc.errors import InvalidReference
-from clip_runc.registry.reference import Reference, is_loopback
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.errors import InvalidReference
+from clip_runc.registry.reference import Reference, is_loopback
 
 HEX = "0123456789abcdef" * 4
 

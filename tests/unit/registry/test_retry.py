@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 
 import pytest
+
 from clip_runc.errors import NotFound, RegistryError, RegistryUnreachable
 from clip_runc.registry import retry
 from clip_runc.registry.http_errors import Transient

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from clip_runc.registry.reference import Reference
 from clip_runc.registry.session import container_of, new_session, registry_ca, system_ca
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import BadResponse, RegistryUnreachable
 from clip_runc.registry import session, transport
 from clip_runc.registry.client import Registry

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
-from clip_runc.runtime.argv import OURS, parse
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.runtime.argv import OURS, parse
 
 
 def read(line: str) -> tuple[str, str, str, str]:

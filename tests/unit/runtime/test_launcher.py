@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from clip_runc.errors import ConfigError
 from clip_runc.runtime import launcher
 

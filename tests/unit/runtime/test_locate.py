@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from clip_runc.runtime import locate
 from clip_runc.runtime.launcher import write_launcher
 from clip_runc.runtime.locate import RuntimeNotFound, find_runtime

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from clip_runc.runtime import launcher
 
 OWN = {

@@ -4,11 +4,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from clip_runc.config import load
 from clip_runc.errors import ConfigError
 from clip_runc.runtime.plain_config import load_settings, parse
-from hypothesis import given
-from hypothesis import strategies as st
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from clip_runc.runtime import report
-from clip_runc.runtime.argv import Invocation
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.runtime import report
+from clip_runc.runtime.argv import Invocation
 
 TIME = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)"
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import zstandard
+
 from clip_runc.errors import ClipError, RegistryUnreachable
 from clip_runc.index.model import Chunk, Layer
 from clip_runc.store import ChunkStore, LayerReader

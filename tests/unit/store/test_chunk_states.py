@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from clip_runc.store import chunk_states as cs
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 
 import pytest
+
 from clip_runc.store.data_file import DataFile
 
 

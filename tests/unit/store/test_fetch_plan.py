@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from clip_runc.index.model import Chunk
-from clip_runc.store.fetch_plan import GAP, Limits, follows, runs, widen
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.index.model import Chunk
+from clip_runc.store.fetch_plan import GAP, Limits, follows, runs, widen
 
 
 def table(*ranges):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from clip_runc.index.model import Chunk, Layer
-from clip_runc.store.geometry import Geometry
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.index.model import Chunk, Layer
+from clip_runc.store.geometry import Geometry
 
 
 def layer(sizes):

@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 
 import pytest
+
 from clip_runc.store.record import HEADER
 
 SIZE = 1_000_000

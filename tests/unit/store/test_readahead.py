@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from clip_runc.store.readahead import STREAMS, ReadAhead
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.store.readahead import STREAMS, ReadAhead
 
 
 def test_the_window_doubles_up_to_the_bound():

@@ -8,6 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
 from clip_runc.errors import (
     DigestMismatch,
     IndexFormatError,

@@ -6,10 +6,11 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from clip_runc.store.chunk_states import MISSING, PRESENT, SUSPECT
-from clip_runc.store.record import ENTRY, HEADER, Record
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from clip_runc.store.chunk_states import MISSING, PRESENT, SUSPECT
+from clip_runc.store.record import ENTRY, HEADER, Record
 
 GEOMETRY = bytes(range(32))
 

@@ -6,6 +6,7 @@ import threading
 import time
 
 import pytest
+
 from clip_runc.errors import ClipError, LayerFormatError, NotFound, RegistryUnreachable
 
 SIZE = 1_000_000

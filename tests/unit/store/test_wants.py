@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from clip_runc.store.wants import Wants
 from hypothesis import given
 from hypothesis import strategies as st
+
+from clip_runc.store.wants import Wants
 
 steps = st.lists(
     st.one_of(
