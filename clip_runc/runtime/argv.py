@@ -2,8 +2,8 @@
 
 runc 1.x reads it with urfave/cli v1 on top of Go's ``flag`` package: options before the
 command are global; ``-name`` and ``--name`` are the same; a value follows as ``=value`` or as the
-next argument, whatever that looks like; a boolean takes none; ``--`` ends the options.  runc 1.4
-(urfave/cli v3) and crun (argp) read what callers really write in the same way; crun also has
+next argument, whatever that looks like; a boolean takes none; ``--`` ends the options.  What comes
+after runc 1.5 (urfave/cli v3) and crun (argp) take the same options; crun also has
 clusters (``-db DIR``) and abbreviations (``--bund DIR``), which runc refuses.
 
 Nothing here judges: a line that we cannot read is the runtime's to refuse, so it passes
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 OURS = ("create", "run", "restore", "delete")
 
-# runc 1.1 to 1.5 (main.go, create.go, run.go, restore.go, delete.go) and crun 1.8 to 1.28
-# (crun.c, create.c, run.c, restore.c, delete.c): True for those that take a value.
+# True for those that take a value.  Compared with the option tables in the sources of runc
+# 1.1.5, 1.1.15, 1.3.0, 1.4.0 and 1.5.1 and of crun 1.8.1, 1.21 and 1.28.
 _GLOBAL = {
     "root": True,
     "log": True,
@@ -44,6 +44,7 @@ _COMMAND = {
     "empty-ns": True,
     "lsm-profile": True,
     "lsm-mount-context": True,
+    "network-lock": True,
     "detach": False,
     "d": False,
     "keep": False,
@@ -56,6 +57,7 @@ _COMMAND = {
     "file-locks": False,
     "auto-dedup": False,
     "lazy-pages": False,
+    "tcp-close": False,
 }
 # crun's "config" is a file to read instead of config.json: we would rewrite the wrong one
 _CREATE = {**_COMMAND, "config": True, "f": True}

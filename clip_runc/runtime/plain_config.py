@@ -1,8 +1,8 @@
 """The configuration file at the price that the hot path can pay.
 
-``import tomllib`` costs 12 ms, because it compiles regular expressions.  A file of plain lines
-(``key = "text"``, numbers, booleans, lists of texts on one line, comments) is read here; anything
-else in it, and every error, is left to ``config.load``.
+``python3 -I -S -c "import tomllib"`` spends 15 ms on the import (median, busy machine), because it
+compiles regular expressions.  A file of plain lines (``key = "text"``, numbers, booleans, lists of
+texts on one line, comments) is read here; all else, and every error, is left to ``config.load``.
 """
 
 from __future__ import annotations

@@ -6,8 +6,8 @@ then).  The watcher is forked off just before the exec, holds nothing of the cal
 session, working directory), and ends when the container exists or the runtime has ended; for
 ``runc run`` that is long before the container's end.
 
-``python3 -I -S`` with what ``create`` has imported: fork and hand-over cost the shim 1 ms
-(bench/passthrough --watcher).
+The call costs the shim 1.0 to 1.8 ms with the modules of a create loaded (medians of three runs of
+``bench/passthrough --imports`` and its forerunner, on two cores that had other work).
 """
 
 from __future__ import annotations

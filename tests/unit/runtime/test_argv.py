@@ -43,6 +43,7 @@ def read(line: str) -> tuple[str, str, str, str]:
         ("create --frob x c1", ("create", "", ".", "c1")),
         ("create --frob=x -b /b c1", ("create", "", "/b", "c1")),
         # crun
+        ("restore --network-lock skip --tcp-close c1", ("restore", "", ".", "c1")),
         ("--cgroup-manager systemd --log-level=error create c1", ("create", "", ".", "c1")),
         ("--cgroup-manager=create state c1", ("", "", ".", "")),
         ("--cgroup-m cgroupfs create --bund /b c1", ("create", "", "/b", "c1")),

@@ -65,9 +65,8 @@ class Machine:
 
     def clean(self) -> bool:
         """The bundle is as it was, and there is no container; an empty trash may be there."""
-        left = [
-            path for path in Path(self.settings.container_dir).rglob("*") if path.name != ".trash"
-        ]
+        files = Path(self.settings.container_dir).rglob("*")
+        left = [path for path in files if path.name != ".trash"]
         return self.spec() == SPEC and not left
 
 
