@@ -104,19 +104,16 @@ class _Checker:
         devices = len(self._blocks) - 1
         if devices > 0xFFFF or max(self._blocks) > fmt.MAX_BLOCKS:
             raise _refuse("more or larger devices than EROFS has")
-        block = bytes(self._image[fmt.SUPER_OFFSET : fmt.SUPER_OFFSET + BLOCK])
-        fields = list(fmt.SUPER.unpack_from(block))
-        magic, checksum, root, inodes = fields[0], fields[1], fields[5], fields[6]
+        fields = list(fmt.SUPER.unpack_from(self._image, fmt.SUPER_OFFSET))
+        magic, root, inodes = fields[0], fields[5], fields[6]
         if magic != fmt.MAGIC:
             raise _refuse("no superblock")
-        if checksum != fmt.super_checksum(block):
-            raise _refuse("the superblock's checksum is wrong")
         incompat, slot = fmt.INCOMPAT_CHUNKED_FILE, 0
         if devices:
             incompat |= fmt.INCOMPAT_DEVICE_TABLE
             slot = fmt.DEVICE_TABLE // fmt.DEVICE.size
         expected = [
-            magic, checksum, fmt.COMPAT, fmt.BLOCK_BITS, 0, root, inodes, 0, 0,
+            magic, 0, fmt.COMPAT, fmt.BLOCK_BITS, 0, root, inodes, 0, 0,
             self._blocks[0], 0, 0, fields[12], bytes(16), incompat, 0, devices, slot, 0, 0, 0, 0, 0,
             bytes(23),
         ]  # fmt: skip

@@ -238,10 +238,6 @@ class _Writer:
             fmt.DEVICE_TABLE // fmt.DEVICE.size if self._sizes else 0, 0, 0, 0, 0, 0, b"",
         )  # fmt: skip
         out[fmt.UUID_OFFSET : fmt.UUID_OFFSET + 16] = hashlib.sha256(out).digest()[:16]
-        block = bytes(out[fmt.SUPER_OFFSET : fmt.SUPER_OFFSET + BLOCK])
-        out[fmt.SUPER_OFFSET + 4 : fmt.SUPER_OFFSET + 8] = fmt.super_checksum(block).to_bytes(
-            4, "little"
-        )
 
 
 def _nodes(root: Node) -> Iterator[Node]:

@@ -50,6 +50,7 @@ def test_the_sample_is_sound() -> None:
 SUPER = fmt.SUPER_OFFSET
 FORGERIES: dict[str, Callable[[], bytes]] = {
     "magic": lambda: patched(SUPER, "I", 0),
+    "checksum": lambda: patched(SUPER + 4, "I", 1),
     "compat": lambda: patched(SUPER + 8, "I", 7),
     "block size": lambda: patched(SUPER + 12, "B", 12),
     "superblock slots": lambda: patched(SUPER + 13, "B", 1),
@@ -192,12 +193,11 @@ def test_random_damage_passes_or_is_refused(flips: list[tuple[int, int]]) -> Non
     data = bytearray(DATA)
     for at, value in flips:
         data[at % len(data)] = value
-    for forged in (bytes(data), resum(data)):
-        try:
-            check_erofs(forged, [LAYER])
-        except IndexFormatError:
-            continue
-        _read_everything(ErofsImage(forged))
+    try:
+        check_erofs(bytes(data), [LAYER])
+    except IndexFormatError:
+        return
+    _read_everything(ErofsImage(bytes(data)))
 
 
 def _read_everything(image: ErofsImage) -> None:
