@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
+from clip_runc.cli.console import size
 from tests.integration.daemons import DockerRegistry, alive, listens, wait_for
 from tests.integration.debian_images import debian
 from tests.integration.image_maker import Image
@@ -25,6 +26,7 @@ HOME = Path(os.environ.get("CLIP_DEMO_HOME", "/var/lib/clip-demo"))
 PORT = int(os.environ.get("CLIP_DEMO_PORT", "5123"))
 PIDFILE = HOME / "registry.pid"
 CLIPCTL = [sys.executable, "-m", "clip_runc.cli.main"]
+PACKAGES = ("python3", "build-essential")
 PROGRAM = (
     "import json, platform, sys; "
     "print('Python', platform.python_version(), 'of', "
@@ -61,7 +63,7 @@ def stop() -> None:
         os.kill(pid, signal.SIGTERM)
         wait_for(lambda: not alive(pid), "the end of docker-registry")
     PIDFILE.unlink(missing_ok=True)
-    console.print(f"stopped; the image stays in {HOME}, what was fetched in /var/lib/clip")
+    console.print(f"Stopped. {HOME} keeps the image, /var/lib/clip what was fetched.")
 
 
 def fetched() -> int:
@@ -69,10 +71,6 @@ def fetched() -> int:
     done = subprocess.run([*CLIPCTL, "status", "--json"], capture_output=True, check=False)
     status: dict[str, Any] = json.loads(done.stdout or b"{}")
     return int(status.get("fetched", 0))
-
-
-def mega(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
 
 
 def report(image: Image, index_size: int, moved: int, seconds: float) -> None:
@@ -83,11 +81,11 @@ def report(image: Image, index_size: int, moved: int, seconds: float) -> None:
     table.add_column("bytes", justify="right")
     table.add_column("of the image", justify="right")
     for number, layer in enumerate(image.layers, 1):
-        table.add_row(f"layer {number} in the registry", mega(layer.size), "")
-    table.add_row("the image, as a pull moves it", mega(whole), "100.0 %")
-    table.add_row("index, made once", mega(index_size), f"{index_size / whole:.1%}")
+        table.add_row(f"layer {number} in the registry", size(layer.size), "")
+    table.add_row("the image, as a pull moves it", size(whole), "100.0 %")
+    table.add_row("index, made once", size(index_size), f"{index_size / whole:.1%}")
     table.add_row(
-        "fetched by this container", mega(moved), f"{moved / whole:.1%}", style="bold green"
+        "fetched by this container", size(moved), f"{moved / whole:.1%}", style="bold green"
     )
     console.print(table)
     console.print(f"From clipctl run to the end of the container: {seconds:.1f} s.")
@@ -103,9 +101,9 @@ def main() -> None:
     host = start_registry()
     console.print(f"[bold]1.[/] docker-registry listens on {host}")
     with console.status("debootstrap makes a Debian image (a minute or two, only once)"):
-        image = debian(HOME)
+        image = debian(HOME, PACKAGES)
         reference = push(image, host, "library/debian", "bookworm")
-    console.print(f"[bold]2.[/] {reference}: {mega(image.compressed_size)} in 3 layers")
+    console.print(f"[bold]2.[/] {reference}: {size(image.compressed_size)} in 3 layers")
     console.print(f"[bold]3.[/] clipctl index {reference}")
     index = HOME / "debian.clip"
     subprocess.run([*CLIPCTL, "index", "-o", index, reference], check=True)
@@ -118,7 +116,8 @@ def main() -> None:
     if code:
         sys.exit(code)
     report(image, index.stat().st_size, fetched() - before, seconds)
-    console.print(f"Try: clipctl run --rm -t {reference} bash     Stop: scripts/quickstart --stop")
+    console.print(f"Try:  clipctl run --rm -t {reference} bash", soft_wrap=True)
+    console.print("Stop: scripts/quickstart --stop")
     return None
 
 

@@ -183,13 +183,13 @@ def demo_layer(layout: Path, scratch: Path) -> Blob:
     return layer
 
 
-def debian(cache: Path) -> Image:
-    """Debian with Python in three gzip layers, made once and kept in ``cache``."""
+def debian(cache: Path, packages: Sequence[str] = ("python3",)) -> Image:
+    """Debian with ``packages`` in three gzip layers, made once and kept in ``cache``."""
 
     def make(layout: Path) -> Image:
         tree = cache / "debian.tree"
         shutil.rmtree(tree, ignore_errors=True)
-        debootstrap(tree, ["python3"])
+        debootstrap(tree, packages)
         layers = [*layers_of(tree, layout), demo_layer(layout, cache)]
         shutil.rmtree(tree)
         return write_image(layout, layers, SETTINGS)
