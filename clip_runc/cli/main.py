@@ -18,6 +18,7 @@ from clip_runc.errors import ClipError
 COMMANDS = {
     "bundle": "write a bundle for a container of an image",
     "cat": "print a file of an image",
+    "doctor": "check that this machine has what clip-runc needs",
     "gc": "tear down what containers that are gone left behind",
     "images": "list the indexes on this machine",
     "index": "make an index from a registry reference",
@@ -26,11 +27,14 @@ COMMANDS = {
     "ls": "list files of an image",
     "mount": "mount an index without a container",
     "ps": "list the containers that run from an index",
+    "pull": "fetch an index that was pushed beside its image",
+    "push": "store an index beside its image in the registry",
     "run": "run a container of an image, indexing it first where needed",
     "status": "show what serves layer data",
     "stop": "stop clipd",
     "umount": "undo clipctl mount",
     "uninstall": "undo clipctl install",
+    "upgrade": "replace a running clipd by the installed version, under load",
     "verify": "check an index: structure, seed's symptoms, layers in the registry",
 }
 

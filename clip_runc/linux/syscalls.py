@@ -17,6 +17,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 # Since Linux 5.2 new calls have one number on all architectures, but for the offsets of
 # alpha and of the MIPS ABIs (include/uapi/asm-generic/unistd.h, arch/*/kernel/syscalls).
 _NUMBERS = {
+    "openat2": 437,
     "pidfd_getfd": 438,
     "move_mount": 429,
     "fsopen": 430,

@@ -1,0 +1,1 @@
+"""What ``clipctl doctor`` looks at, one file a subject.  They raise nothing."""
