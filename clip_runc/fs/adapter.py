@@ -148,7 +148,7 @@ class Operations(pyfuse3.Operations):
         suppressed = self._errors.allow()
         if suppressed is not None:
             more = f" ({suppressed} more not logged)" if suppressed else ""
-            log.error("%s at byte %d: %s%s", self._view.describe(inode), offset, cause, more)
+            log.error("%s: %s%s", self._view.describe(inode, offset), cause, more)
         raise pyfuse3.FUSEError(errno.EIO) from None
 
 

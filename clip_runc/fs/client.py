@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import time
 
 from clip_runc.errors import ServerError
 from clip_runc.fs import protocol
@@ -49,6 +50,23 @@ class Client:
     def status(self) -> dict[str, object]:
         """Processes, images, bytes fetched."""
         return self._call({"op": "status"})
+
+    def upgrade(self) -> None:
+        """Have clipd replaced by one of this code; returns when that one serves."""
+        from clip_runc.fs import handover
+
+        old = self._call(handover.request(self._settings))["supervisor"]
+        end = time.monotonic() + _REQUEST_SECONDS
+        while time.monotonic() < end:
+            self._sock.close()
+            self._sock = _dial(self._settings)  # in the listener's queue until the new one runs
+            found = self._call({"op": "status"})
+            server = found.get("server")
+            serving = isinstance(server, dict) and server.get("state") == "serving"
+            if found.get("supervisor") != old and serving:
+                return
+            time.sleep(0.05)
+        raise ServerError("the new clipd does not serve", f"see {self._settings.run_dir}/clipd.log")
 
     def stop(self) -> None:
         """End clipd and unmount its filesystem; returns when both are gone."""

@@ -66,6 +66,10 @@ class ServerProcess:
         self._start()
         self._loop.every(PING_SECONDS, self._watch)
 
+    def let_end(self) -> None:
+        """From now on its end is meant: it ends when the mount goes, and no other follows."""
+        self._stopping = True
+
     def stop(self) -> None:
         """Kill it and start no other."""
         self._stopping = True
@@ -170,6 +174,7 @@ class ServerProcess:
             self._sock = None
         self.ready = self.serving = False
         if self._stopping:
+            self._log.info("server %d ended", pid)
             return
         how = f"signal {-code}" if code < 0 else f"exit status {code}"
         self._log.warning("server %d ended after %.1f s: %s", pid, lived, how)

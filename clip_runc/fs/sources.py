@@ -14,6 +14,10 @@ from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.reference import Reference
 
+# Until the read's deadline rather than so many times: a registry that is restarted takes longer
+# than a handful of attempts.
+_ATTEMPTS = 100
+
 Ask = Callable[[str, str], "Credentials | None"]
 
 
@@ -47,6 +51,7 @@ class Source:
                     credentials=self._credentials(),
                     plain_http=self._plain_http,
                     timeout=self._timeout,
+                    attempts=_ATTEMPTS,
                     renew_credentials=self._credentials,
                 )
             return self._registry

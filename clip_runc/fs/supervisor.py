@@ -13,10 +13,10 @@ import signal
 import socket
 import time
 
-from clip_runc import config
+from clip_runc import __version__, config
 from clip_runc import log as logs
 from clip_runc.errors import ClipError, ServerError
-from clip_runc.fs import daemon, linger, mounting, protocol, start
+from clip_runc.fs import daemon, handover, linger, mounting, protocol, start
 from clip_runc.fs.clients import Clients, Connection, listen
 from clip_runc.fs.images import Images
 from clip_runc.fs.keeping import Keeping
@@ -46,6 +46,7 @@ class Supervisor:
         self.loop = Loop()
         self._idle = linger.Idleness(settings)
         self._releasing: set[str] = set()
+        self._device = -1
         self._stopping = False
         self._server = ServerProcess(self.loop, log, settings, paths, init=state.init)
         self._images = Images(state, self._server, log)
@@ -57,6 +58,7 @@ class Supervisor:
 
     def begin(self, device: int, listener: socket.socket, sock: int, keeper_pid: int) -> None:
         """Start the others and listen."""
+        self._device, self._listener = device, listener
         self._note("supervisor", os.getpid(), device)
         store = os.open(self._settings.store_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._keeping.begin(device, listener.fileno(), sock, keeper_pid)
@@ -80,6 +82,7 @@ class Supervisor:
             "prefetch": self._forward,
             "status": self._status,
             "stop": self._stop_asked,
+            "upgrade": self._upgrade,
         }
         handler = handlers.get(str(message.get("op")))
         if handler is None:
@@ -121,14 +124,52 @@ class Supervisor:
             "supervisor": {"pid": os.getpid()},
             "keeper": {"pid": self._keeping.pid},
             "server": {"pid": server.pid, "restarts": server.restarts, "state": state},
+            "version": __version__,
+            "restarts": server.restarts,
+            "mode": self._mode(),
             "mount": self._settings.fuse_dir,
+            "mounts": [
+                {"image": name, "directory": f"{self._settings.image_mount_dir}/{name}"}
+                for name in linger.mounted(self._settings)
+            ],
+            "store": {"directory": self._settings.store_dir, **_mapping(found.get("store"))},
             "images": found.get("images", [{"manifest": name} for name in self._state.images]),
             "fetched": found.get("fetched", 0),
         }
 
+    def _mode(self) -> str:
+        """How images are mounted: as configured, or what ``auto`` found to work."""
+        if self._settings.layer_mode != "auto":
+            return self._settings.layer_mode
+        try:
+            with open(f"{self._settings.run_dir}/mode", encoding="ascii", errors="replace") as file:
+                return file.read(16)
+        except FileNotFoundError:
+            return "auto"
+
     def _stop_asked(self, connection: Connection, message: protocol.Message) -> None:
         connection.answer({})
         self.stop()
+
+    def _upgrade(self, connection: Connection, message: protocol.Message) -> None:
+        """Another supervisor, of the code that the message names, takes over; we go.
+
+        Only once it has said that it is able to run: until then nothing is given up, and the
+        server serves on until the new supervisor has taken everything.
+        """
+
+        def loaded(problem: str) -> None:
+            if problem:
+                connection.refuse(ServerError(f"the new clipd does not start: {problem}"))
+                return
+            log.info("handing over to a new supervisor")
+            connection.answer({"supervisor": {"pid": os.getpid()}})
+            self._keeping.stop()
+            self.loop.stop()
+
+        if self._stopping:
+            raise ServerError("clipd is stopping")
+        handover.offer(self.loop, message, self._device, self._listener.fileno(), loaded)
 
     # What the server asks.
 
@@ -192,6 +233,7 @@ class Supervisor:
         log.info("stopping")
         _unlink(self._settings.socket)
         self._keeping.stop()
+        self._server.let_end()
         settings = self._settings
 
         def release() -> bytes:
@@ -207,6 +249,10 @@ class Supervisor:
         self._server.stop()
         self._state.remove()
         self.loop.stop()
+
+
+def _mapping(value: object) -> protocol.Message:
+    return value if isinstance(value, dict) else {}
 
 
 def _unlink(path: str) -> None:
@@ -225,13 +271,18 @@ def run(
     listener: int = -1,
     keeper: int = -1,
     keeper_pid: int = 0,
+    successor: int = -1,
 ) -> None:
-    """As a daemon: started by a client (``ready`` is its pipe) or by the keeper (the others)."""
+    """As a daemon: started by a client (``ready`` is its pipe), by the keeper, or by an
+    earlier supervisor that is to be replaced (``successor`` is its pipe).
+    """
     if ready >= 0:
         daemon.detach(settings, [ready])
-    for fd in (ready, device, listener, keeper):
+    for fd in (ready, device, listener, keeper, successor):
         if fd >= 0:
             os.set_inheritable(fd, False)
+    if successor >= 0:
+        handover.accept(successor)
     try:
         supervisor = _set_up(settings, paths, device, listener, keeper, keeper_pid)
     except ClipError as error:

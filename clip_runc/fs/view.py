@@ -50,6 +50,7 @@ class Reader(Protocol):
 
     size: int
 
+    def chunk_at(self, offset: int) -> int: ...
     def read_cached(self, offset: int, length: int) -> bytes | None: ...
     def request(self, offset: int, length: int) -> Future[bytes]: ...
 
@@ -314,13 +315,26 @@ class View:
             raise _error(errno.EINVAL)
         return image.pieces(nid, offset, length)
 
-    def describe(self, ino: int) -> str:
-        """An inode in words, for a log."""
+    def describe(self, ino: int, offset: int = 0) -> str:
+        """What is read at ``offset`` in words, for a log: image, layer and chunk, or the inode."""
         if ino & _LAYER_BIT:
-            return f"layer {self._layers[ino].diff_hex if ino in self._layers else hex(ino)}"
+            layer = self._layers.get(ino)
+            if layer is None:
+                return f"layer {ino:#x}, which is not attached, at byte {offset}"
+            users = [i.manifest_hex for i in self._images.values() if layer in i.layers]
+            return f"image {' and '.join(users)}: {_place(layer, offset)}"
         image = self._slots.get(ino >> SLOT_SHIFT)
-        where = image.manifest_hex if image else f"in slot {ino >> SLOT_SHIFT}"
-        return f"image {where} inode {ino & _NID_MASK}"
+        if image is None:
+            return f"inode {ino & _NID_MASK} of slot {ino >> SLOT_SHIFT} at byte {offset}"
+        where = f"image {image.manifest_hex}, inode {ino & _NID_MASK} at byte {offset}"
+        try:
+            pieces = image.pieces(ino & _NID_MASK, offset, 1)
+        except (OSError, IndexFormatError):
+            return where
+        for layer in image.layers:
+            if pieces and pieces[0].reader is layer.reader:
+                return f"{where}: {_place(layer, pieces[0].offset)}"
+        return where
 
     def _layer(self, ino: int) -> LayerFile:
         try:
@@ -333,6 +347,11 @@ class View:
         if image is None:
             raise _error(errno.ESTALE if ino > IMAGES else errno.EINVAL)
         return image, ino & _NID_MASK
+
+
+def _place(layer: LayerFile, offset: int) -> str:
+    chunk = layer.reader.chunk_at(offset)
+    return f"layer {layer.diff_hex}, chunk {chunk} (byte {offset})"
 
 
 def _error(code: int) -> OSError:

@@ -231,10 +231,18 @@ def layer_paths(settings: Settings, answer: dict[str, object]) -> tuple[list[str
             raise ClipError(f"clipd speaks of a layer {digits!r}", "is it of this version?")
         path = f"{settings.store_dir}/{digits}/data"
         if not (layer["complete"] and _whole_sectors(path)):
-            path = f"{settings.fuse_dir}/layers/{digits}"
+            path = f"{settings.fuse_dir}/layers/{_file_name(layer)}"
             through_fuse = True
         paths.append(path)
     return paths, through_fuse
+
+
+def _file_name(layer: dict[str, object]) -> str:
+    """The name that no other image's index has a say in; a clipd of before had none."""
+    name = str(layer.get("file") or layer["diff"])
+    if not is_hex(name):
+        raise ClipError(f"clipd speaks of a file {name!r}", "is it of this version?")
+    return name
 
 
 def _whole_sectors(path: str) -> bool:

@@ -109,7 +109,9 @@ class ChunkStore:
         state = LayerState(self._pool, geometry, files, self._held)
         sources = Sources(source)
         fill = StreamFill(state, sources)
-        state.work = FetchWork(state, sources, self._timeout, fill.start)
+        # A fetch gives up a little before the reads that wait for it, so that they hear why.
+        patience = self._timeout - min(1.0, self._timeout / 10)
+        state.work = FetchWork(state, sources, patience, fill.start)
         reader = LayerReader(state, sources, self._timeout)
         with self._pool.lock:
             self._pool.add(state)

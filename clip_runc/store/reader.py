@@ -79,6 +79,12 @@ class LayerReader:
         """What was done for this layer since it was opened."""
         return self._state.stats
 
+    def chunk_at(self, offset: int) -> int:
+        """The number of the chunk that holds the byte at ``offset``; -1 beyond the end."""
+        if not 0 <= offset < self.size:
+            return -1
+        return self._state.geometry.span(offset, offset + 1)[0]
+
     def read_cached(self, offset: int, length: int) -> bytes | None:
         """Bytes that are here, or None.  One ``fstat`` and one ``pread``: never the network.
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from clip_runc.fs import client
+from clip_runc.errors import ServerError
+from clip_runc.fs import client, handover
 from clip_runc.images import local
 from clip_runc.linux.mount import mount_erofs, mounts, unmount
 from tests.integration.busybox_images import entry, tar
@@ -205,6 +206,36 @@ def test_a_stopped_server_is_replaced(served: Served) -> None:
     assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
     assert time.monotonic() - started < 10
     assert not alive(pid)
+
+
+def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
+    running = readers(served, 8)
+    for _ in range(2):
+        time.sleep(1)
+        before = served.status()
+        done = served.machine.ctl("upgrade", check=True)
+        assert "supervisor" in done.stdout
+        after = served.status()
+        for role in ("supervisor", "keeper", "server"):
+            assert after[role]["pid"] not in (0, before[role]["pid"])
+            assert not alive(before[role]["pid"])
+        assert after["server"]["state"] == "serving"
+        assert [i["manifest"] for i in after["images"]] == [served.local.manifest_hex]
+    assert finish(running, 30) >= FILES
+    assert len(mounts_of(served)) == 1
+    assert len(processes_of([str(served.machine.run_dir)])) == 3
+
+
+def test_an_upgrade_to_something_broken_changes_nothing(served: Served) -> None:
+    before = served.status()
+    message: Any = handover.request(served.settings)
+    message["payload"]["paths"] = []
+    message["program"][3] = "/dev/null"
+    with client.ensure_clipd(served.settings) as clipd, pytest.raises(ServerError):
+        clipd._call(message)
+    after = served.status()
+    for role in ("supervisor", "keeper", "server"):
+        assert after[role]["pid"] == before[role]["pid"]
 
 
 def test_a_running_clipd_belongs_to_nobody(served: Served) -> None:

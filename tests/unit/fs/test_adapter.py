@@ -27,6 +27,9 @@ class Slow:
     def __init__(self) -> None:
         self.asked: list[Future[bytes]] = []
 
+    def chunk_at(self, offset: int) -> int:
+        return offset // 4096
+
     def read_cached(self, offset: int, length: int) -> bytes | None:
         return None
 

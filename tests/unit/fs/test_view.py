@@ -27,6 +27,9 @@ class Held:
         self.data = data
         self.size = len(data)
 
+    def chunk_at(self, offset: int) -> int:
+        return offset // 4096
+
     def read_cached(self, offset: int, length: int) -> bytes | None:
         return self.data[offset : offset + length]
 
