@@ -41,6 +41,9 @@ DEFAULTS: dict[str, object] = {
     "server_uid": 61217,
     # registries that speak plain HTTP besides localhost
     "plain_http": (),
+    # whose indexes are taken when somebody pushed them beside an image: "host[:port]" or
+    # "host/repository" prefixes (a host without a port means any port)
+    "trusted_registries": ("localhost", "127.0.0.1", "[::1]"),
     # seconds until a read that cannot be served fails with EIO
     "read_timeout": 60,
     # seconds an image stays mounted after its last container is gone
@@ -69,6 +72,7 @@ class Settings:
     image_annotations: tuple[str, ...]
     server_uid: int
     plain_http: tuple[str, ...]
+    trusted_registries: tuple[str, ...]
     read_timeout: int
     image_linger: int
     fetch_threads: int

@@ -36,15 +36,20 @@ def add_open(
     name: str,
     references: Sequence[str] = (),
     aliases: Sequence[str] = (),
+    *,
+    expected: str = "",
+    private: bool = False,
 ) -> LocalImage:
     """As ``add``, for an open descriptor; ``name`` is for messages.
 
-    ``aliases`` are names for ``local.find_alias`` only: any text, never shown.
+    ``aliases`` are names for ``local.find_alias`` only: any text, never shown.  ``expected`` is
+    the manifest digest that the index must be of.  A ``private`` one came with an image of
+    anybody: it is kept under the digest of its own bytes, so that it can stand in for no other.
     """
-    _make_directories(settings)
+    make_directories(settings)
     with lock(f"{settings.index_dir}/.lock"):
         try:
-            return _add(settings, source, name, references, aliases)
+            return _add(settings, source, name, references, aliases, expected, private)
         except OSError as error:
             message = f"cannot keep the index {name}: {error.strerror}"
             raise StoreError(message, f"check the space on {settings.state_dir}") from None
@@ -62,7 +67,8 @@ def open_index(path: str) -> int:
     return fd
 
 
-def _make_directories(settings: Settings) -> None:
+def make_directories(settings: Settings) -> None:
+    """Make the directories of the index store."""
     make_private_dir(settings.state_dir, 0o755)
     make_private_dir(settings.index_dir, 0o755)
     make_private_dir(settings.reference_dir, 0o755)
@@ -74,25 +80,40 @@ def _add(
     name: str,
     references: Sequence[str],
     aliases: Sequence[str],
+    expected: str,
+    private: bool,
 ) -> LocalImage:
     temporary = f"{settings.index_dir}/.new"
     try:
         content = _copy(source, f"{temporary}.clip")
-        same = find_alias(settings, f"clip-sha256:{content}")
+        alias = f"{'private' if private else 'clip'}-sha256:{content}"
+        same = find_alias(settings, alias)
         if same is not None and os.path.exists(same.index_path):
             info = info_of(settings, same.manifest_hex)
+            _refuse_other(name, info, expected)
             image = same
         else:
             info = _check(settings, f"{temporary}.clip", f"{temporary}.erofs", name)
-            image = at(settings, str(info["manifest"]))
+            _refuse_other(name, info, expected)
+            image = at(settings, content if private else str(info["manifest"]))
             info["sha256"] = content
+            if private:
+                info["image_id"] = ""
             os.rename(f"{temporary}.erofs", image.erofs_path)
             os.rename(f"{temporary}.clip", image.index_path)
     finally:
         for ending in ("clip", "erofs"):
             _unlink(f"{temporary}.{ending}")
-    record(settings, image, info, references, [f"clip-sha256:{content}", *aliases])
+    record(settings, image, info, references, [alias, *aliases])
     return image
+
+
+def _refuse_other(name: str, info: dict[str, object], expected: str) -> None:
+    if expected and f"sha256:{info.get('manifest')}" != expected:
+        raise IndexFormatError(
+            f"{name}: an index of sha256:{info.get('manifest')}, not of {expected}",
+            "whoever pushed it mixed two images up, or means to deceive",
+        )
 
 
 def _copy(source: int, path: str) -> str:

@@ -29,6 +29,7 @@ from clip_runc.fs.start import differences, environment, package_paths
 from clip_runc.images import adding, local
 from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
+from clip_runc.images.trust import trusted
 from clip_runc.linux.files import make_private_dir
 from clip_runc.registry.credentials import load as load_credentials
 from clip_runc.registry.reference import Reference
@@ -255,8 +256,26 @@ def _listen(lines: Iterator[bytes], progress: Progress | None) -> dict[str, obje
     return None
 
 
+def _beside(settings: Settings, reference: str, *, only: bool) -> dict[str, object] | None:
+    """What a trusted registry has of an index; None to make one."""
+    if not trusted(settings, Reference.parse(reference).name):
+        return None
+    from clip_runc.images.artifact import pull_index
+
+    try:
+        return pull_index(settings, reference, patient=False).as_dict()
+    except ClipError:
+        if only:
+            raise
+        return None  # what is wrong with the registry, indexing will say
+
+
 def main() -> NoReturn:
-    """``SETTINGS`` (a JSON object) and ``REFERENCE``; see the module's docstring."""
+    """``SETTINGS`` (a JSON object), ``REFERENCE`` and ``build`` or ``pull``.
+
+    See the module's docstring.  An index beside the image is taken where the repository is
+    trusted; with ``pull`` nothing else is.
+    """
     # Progress goes out through the descriptor: runc's console must not get a stray line.
     send = os.dup(1)
     os.dup2(2, 1)
@@ -266,8 +285,10 @@ def main() -> NoReturn:
         def progress(layer: str, done: int, total: int) -> None:
             tell(send, {"progress": [layer, done, total]})
 
-        result = index_image(settings, sys.argv[2], progress=progress)
-        tell(send, {"result": result.as_dict()})
+        found = _beside(settings, sys.argv[2], only=sys.argv[3] == "pull")
+        if found is None:
+            found = index_image(settings, sys.argv[2], progress=progress).as_dict()
+        tell(send, {"result": found})
     except ClipError as error:
         text = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
         tell(send, dict(text))

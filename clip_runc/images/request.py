@@ -27,10 +27,14 @@ def build(
     settings: Settings,
     reference: str,
     progress: Callable[[str, int, int], None] | None = None,
+    *,
+    only_pull: bool = False,
 ) -> LocalImage:
     """Index ``reference`` into the local store, unless that has been done meanwhile.
 
-    ``progress`` gets (layer digest, bytes done, bytes in all).  Raises what indexing raised.
+    Where the configuration trusts the repository, an index beside the image is taken instead;
+    with ``only_pull`` nothing else is, and ``NotFound`` says that there is none.  ``progress``
+    gets (layer digest, bytes done, bytes in all).  Raises what indexing raised.
     """
     from clip_runc.linux.files import lock, make_private_dir
 
@@ -40,21 +44,24 @@ def build(
     with lock(f"{settings.lock_dir}/build-{name}"):
         image = local.find(settings, reference)
         if image is None:
-            _run(settings, reference, progress or (lambda layer, done, total: None))
+            how = "pull" if only_pull else "build"
+            _run(settings, reference, how, progress or (lambda layer, done, total: None))
             image = local.find(settings, reference)
     if image is None:
         raise ImageNotIndexed(f"{reference} was indexed and is not found", "clipctl images")
     return image
 
 
-def _run(settings: Settings, reference: str, progress: Callable[[str, int, int], None]) -> None:
+def _run(
+    settings: Settings, reference: str, how: str, progress: Callable[[str, int, int], None]
+) -> None:
     from clip_runc.fs.start import environment
 
     receive, send = os.pipe()
     try:
         child = os.posix_spawn(
             sys.executable,
-            _command(settings, reference),
+            _command(settings, reference, how),
             environment(),
             file_actions=[
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
@@ -77,7 +84,7 @@ def _run(settings: Settings, reference: str, progress: Callable[[str, int, int],
         )
 
 
-def _command(settings: Settings, reference: str) -> list[str]:
+def _command(settings: Settings, reference: str, how: str) -> list[str]:
     """Isolated, as the shim runs: nothing of the caller's environment or directory is imported."""
     from clip_runc.fs.start import differences, package_paths
 
@@ -86,7 +93,7 @@ def _command(settings: Settings, reference: str) -> list[str]:
         "from clip_runc.images.make import main; main()"
     )
     values = lean.dumps(differences(settings)).decode()
-    return [sys.executable, "-I", "-S", "-c", program, values, reference]
+    return [sys.executable, "-I", "-S", "-c", program, values, reference, how]
 
 
 def _take(line: bytes, progress: Callable[[str, int, int], None]) -> bool:

@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from clip_runc.config import Settings
     from clip_runc.images.local import LocalImage
 
-USE, BUILD, PASS = "use", "build", "pass"
+USE, BUILD, PULL, PASS = "use", "build", "pull", "pass"
 
 
 class Resolved:
     """What to do with a bundle.
 
-    ``action`` is ``USE`` (``image`` is set), ``BUILD`` (``reference`` has to be indexed first) or
-    ``PASS``; ``why`` says in words how it came to that.  ``explicit``: an annotation of ours.
+    ``action`` is ``USE`` (``image`` is set), ``BUILD`` (``reference`` has to be indexed first),
+    ``PULL`` (an index beside it in its registry is believed, but none is made) or ``PASS``;
+    ``why`` says in words how it came to that.  ``explicit``: an annotation of ours.
     """
 
     __slots__ = ("action", "explicit", "image", "reference", "why")
@@ -113,11 +114,15 @@ def _explicit(settings: Settings, reference: str) -> Resolved:
     from clip_runc.registry.reference import Reference
 
     Reference.parse(reference)
-    return _missing(settings.explicit_policy, reference, True, why)
+    return _missing(settings, settings.explicit_policy, reference, True, why)
 
 
-def _missing(policy: str, reference: str, explicit: bool, why: str) -> Resolved:
+def _missing(settings: Settings, policy: str, reference: str, explicit: bool, why: str) -> Resolved:
     why = f"{why}: {reference} is not indexed here"
+    from clip_runc.images.trust import trusted
+
+    if policy != "build" and trusted(settings, local.normal_name(reference)):
+        return Resolved(PULL, None, reference, explicit, why)
     if policy == "fail":
         raise ImageNotIndexed(
             f"{reference} is not indexed on this machine",
@@ -141,7 +146,9 @@ def _implicit(settings: Settings, annotations: Mapping[str, object], bundle_root
         where = f" of {bundle_root}" if bundle_root else ""
         return Resolved(PASS, None, "", False, f"no annotation{where} names an image of ours")
     reference, annotation = first
-    return _missing(settings.implicit_policy, reference, False, f"annotation {annotation}")
+    return _missing(
+        settings, settings.implicit_policy, reference, False, f"annotation {annotation}"
+    )
 
 
 def _could_be_built(reference: str) -> bool:

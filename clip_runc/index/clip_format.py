@@ -26,6 +26,7 @@ import zstandard
 from clip_runc.errors import IndexFormatError
 
 MAGIC = b"CLIPIDX\0"
+GO_MAGIC = b"\x89CLIP\r\n\x1a\n"  # github.com/beam-cloud/clip, pkg/common
 VERSION = 1
 RAW, ZSTD = 0, 1
 
@@ -71,6 +72,11 @@ def pack_table(sections: list[Section]) -> bytes:
 
 def read_table(data: bytes, file_size: int) -> dict[bytes, Section]:
     """The sections by name, every bound checked; raises ``IndexFormatError``."""
+    if data[: len(GO_MAGIC)] == GO_MAGIC:
+        raise IndexFormatError(
+            "a .clip file of the Go library (Beta9), which names no places to restart gzip from",
+            "make one of the same image: clipctl index HOST/REPOSITORY:TAG",
+        )
     if data[:8] != MAGIC:
         raise IndexFormatError("not a .clip file")
     if len(data) < TABLE_SIZE:

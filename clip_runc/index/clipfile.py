@@ -115,6 +115,32 @@ class ClipFile:
         plain = repr([(row.name, row.codec, row.raw_length, row.sha256) for row in rows])
         return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
 
+    def write_with_source(self, out: BinaryIO, source: str) -> None:
+        """Write the same index to ``out`` for data that are to come from ``source``.
+
+        Checks no section; the copy is as sound as this one.
+        """
+        name = source.encode()
+        rows: list[fmt.Section] = []
+        position = fmt.TABLE_SIZE
+        for row in self._sections.values():
+            row = row._replace(offset=position)
+            if row.name == b"SRCE":
+                digest = hashlib.sha256(name).digest()
+                row = fmt.Section(b"SRCE", fmt.RAW, position, len(name), len(name), digest)
+            rows.append(row)
+            position += row.length
+        table = fmt.pack_table(rows)
+        fmt.read_table(table, position)  # refuses a source that is too long
+        out.write(table)
+        for old in self._sections.values():
+            if old.name == b"SRCE":
+                out.write(name)
+                continue
+            for start in range(0, old.length, fmt.MIB):
+                length = min(fmt.MIB, old.length - start)
+                out.write(self._read(old.offset + start, length))
+
     def check_windows_section(self) -> None:
         """Read the windows through and compare their checksum, in bounded memory."""
         section = self._sections[b"WIND"]

@@ -11,14 +11,16 @@ from collections.abc import Callable, Iterator
 
 import requests
 
-from clip_runc.errors import BadResponse, DigestMismatch
+from clip_runc.errors import BadResponse, DigestMismatch, NotFound
 from clip_runc.registry import image as images
 from clip_runc.registry import platforms, push
+from clip_runc.registry import referrers as referring
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.http_errors import Transient, from_status
 from clip_runc.registry.image import Descriptor, RegistryImage
 from clip_runc.registry.ranges import check_range, check_whole
 from clip_runc.registry.reference import Reference
+from clip_runc.registry.referrers import Referrer
 from clip_runc.registry.retry import Patience
 from clip_runc.registry.transport import Transport
 
@@ -101,7 +103,9 @@ class Registry:
         raise AssertionError("unreachable")
 
     def _get_manifest(self, version: str, what: str) -> tuple[requests.Response, bytes]:
-        url = self._transport.manifest_url(version)
+        return self._get_document(self._transport.manifest_url(version), what)
+
+    def _get_document(self, url: str, what: str) -> tuple[requests.Response, bytes]:
         headers = {"Accept": ", ".join(images.ACCEPTED)}
         patience = Patience(self._attempts)
         while True:
@@ -250,6 +254,42 @@ class Registry:
         return push.push_manifest(
             self._transport, data, media_type, reference or self.reference.version
         )
+
+    # Artifacts that refer to an image
+
+    def referrers(self, digest: str, artifact_type: str) -> list[Referrer]:
+        """What refers to the manifest ``digest`` and is of this type, as the registry lists it.
+
+        Asked for by the referrers API, and by the tag scheme where the registry has none.
+        The list is anybody's claim: whoever uses an entry checks its manifest.
+        """
+        found = referring.by_api(self._transport, self._get_document, digest, self._what(digest))
+        if found is None:
+            found = referring.parse(self._referrers_tag(digest), self._what(digest))
+        return [one for one in found if one.artifact_type == artifact_type]
+
+    def attach(self, data: bytes, subject: str) -> tuple[str, bool]:
+        """Store a manifest whose ``subject`` is the manifest of that digest.
+
+        Gives its digest, and whether the registry keeps the list of referrers itself; where
+        not, the list under the tag ``sha256-<hex>`` has been brought up to date.
+        """
+        digest = images.digest_of(data)
+        if push.put_manifest(self._transport, data, images.OCI_MANIFEST, digest):
+            return digest, True
+        for _ in range(_VERIFY_ATTEMPTS):
+            listed = self._referrers_tag(subject)
+            updated = referring.with_entry(listed, data)
+            if updated == listed:
+                return digest, False
+            self.push_manifest(updated, images.OCI_INDEX, referring.tag_of(subject))
+        return digest, False
+
+    def _referrers_tag(self, digest: str) -> bytes:
+        try:
+            return self.manifest(referring.tag_of(digest))[0]
+        except NotFound:
+            return referring.EMPTY
 
     def _what(self, version: str) -> str:
         if images.is_digest(version):

@@ -70,7 +70,8 @@ class FakeRegistry:
     ``auth`` is ``""``, ``"basic"`` or ``"token"`` (a token server at ``/token``); ``username`` and
     ``password`` are what it takes, and with ``"token"`` and no password anybody gets a token.
     ``certificate`` (paths of certificate and key) makes it speak TLS.  With ``storage`` it serves
-    the blobs of another fake: the object storage that the other redirects to.
+    the blobs of another fake: the object storage that the other redirects to.  ``referrers``: it
+    has the referrers API (two entries a page).
     """
 
     def __init__(
@@ -83,9 +84,11 @@ class FakeRegistry:
         certificate: tuple[str, str] | None = None,
         storage: FakeRegistry | None = None,
         address: str = "127.0.0.1",
+        referrers: bool = False,
     ) -> None:
         self.auth, self.username, self.password = auth, username, password
         self.refresh_token = refresh_token
+        self.referrers = referrers
         self.blobs: dict[str, bytes] = storage.blobs if storage else {}
         self.manifests: dict[tuple[str, str], tuple[bytes, str]] = (
             storage.manifests if storage else {}

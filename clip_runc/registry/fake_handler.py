@@ -11,6 +11,8 @@ from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
+from clip_runc.registry.image import OCI_INDEX
+
 if TYPE_CHECKING:
     from clip_runc.registry.fake import FakeRegistry, Fault
 
@@ -105,7 +107,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.fake.auth == "basic":
             value = 'Basic realm="fake"'
         else:
-            match = re.match(_NAME + r"/(blobs|manifests)/", urlsplit(self.path).path)
+            match = re.match(_NAME + r"/(blobs|manifests|referrers)/", urlsplit(self.path).path)
             actions = "pull" if self.command in ("GET", "HEAD") else "pull,push"
             realm = self.fake.token_realm or f"{self.fake.url}/token"
             scope = f"repository:{match['name'] if match else ''}:{actions}"
@@ -139,7 +141,11 @@ class Handler(BaseHTTPRequestHandler):
         if self.command == "PUT":
             kind = self.headers.get("Content-Type", "")
             digest = self.fake.add_manifest(name, version, self.body, kind)
-            self._answer(201, {"Docker-Content-Digest": digest})
+            headers = {"Docker-Content-Digest": digest}
+            subject = _json(self.body).get("subject")
+            if self.fake.referrers and subject:
+                headers["OCI-Subject"] = subject["digest"]
+            self._answer(201, headers)
             return
         with self.fake.lock:
             data, kind = self.fake.manifests.get((name, version), (b"", ""))
@@ -148,6 +154,30 @@ class Handler(BaseHTTPRequestHandler):
             return
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         self._answer(200, {"Content-Type": kind, "Docker-Content-Digest": digest}, data)
+
+    def _get_referrers(self, name: str, digest: str) -> None:
+        if not self.fake.referrers:
+            self._error(404, "NAME_UNKNOWN")
+            return
+        with self.fake.lock:
+            held = [
+                (version, kind, data)
+                for (where, version), (data, kind) in self.fake.manifests.items()
+                if where == name and version.startswith("sha256:")
+            ]
+        entries = []
+        for version, kind, data in held:
+            manifest = _json(data)
+            if (manifest.get("subject") or {}).get("digest") == digest:
+                entry = {"mediaType": kind, "digest": version, "size": len(data)}
+                more = {k: manifest[k] for k in ("artifactType", "annotations") if k in manifest}
+                entries.append(entry | more)
+        start = int(self.query.get("from", "0"))
+        headers = {"Content-Type": OCI_INDEX}
+        if start + 2 < len(entries):
+            headers["Link"] = f'<{urlsplit(self.path).path}?from={start + 2}>; rel="next"'
+        body = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries[start : start + 2]}
+        self._answer(200, headers, json.dumps(body).encode())
 
     def _get_blob(self, name: str, digest: str) -> None:
         with self.fake.lock:
@@ -259,9 +289,18 @@ class Handler(BaseHTTPRequestHandler):
             self.fake.seen.append(seen)
 
 
+def _json(data: bytes) -> dict[str, Any]:
+    try:
+        value = json.loads(data)
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 _ROUTES = (
     (r"/v2/?", "_base"),
     (_NAME + r"/manifests/(?P<version>[^/]+)", "_get_manifest"),
+    (_NAME + r"/referrers/(?P<digest>sha256:[0-9a-f]+)", "_get_referrers"),
     (_NAME + r"/blobs/uploads/", "_start_upload"),
     (_NAME + r"/blobs/uploads/(?P<session>[0-9a-f]+)", "_upload"),
     (_NAME + r"/blobs/(?P<digest>sha256:[0-9a-f]+)", "_get_blob"),

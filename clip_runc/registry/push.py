@@ -61,6 +61,12 @@ def push_blob(
 
 def push_manifest(transport: Transport, data: bytes, media_type: str, version: str) -> str:
     """Store a manifest under a tag or digest; its digest."""
+    put_manifest(transport, data, media_type, version)
+    return digest_of(data)
+
+
+def put_manifest(transport: Transport, data: bytes, media_type: str, version: str) -> bool:
+    """Store a manifest; whether the registry says that it took note of its ``subject``."""
     digest = digest_of(data)
     if is_digest(version) and version != digest:
         raise DigestMismatch(f"the manifest to push has digest {digest}, not {version}")
@@ -71,7 +77,7 @@ def push_manifest(transport: Transport, data: bytes, media_type: str, version: s
     stored = response.headers.get("Docker-Content-Digest", digest)
     if stored != digest:
         raise BadResponse(f"manifest {version}: the registry stored {stored[:100]}, not {digest}")
-    return digest
+    return "OCI-Subject" in response.headers
 
 
 def push_image(

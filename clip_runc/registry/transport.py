@@ -60,6 +60,7 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         renew_credentials: Callable[[], Credentials | None] | None = None,
     ) -> None:
         self.host = reference.host
+        self.repository = reference.repository
         loopback = is_loopback(self.host)
         insecure = plain_http or loopback
         super().__init__(hostname=self.host, insecure=insecure, tls_verify=True)
@@ -127,7 +128,7 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
 
         The body is not read.  ``Authorization`` goes to the registry's own origin only.
         """
-        if not self._is_registry(url):
+        if not self.is_registry(url):
             return self.send(method, url, headers=headers, deadline=deadline, **body)
         actions = "pull" if method in ("GET", "HEAD") else "pull,push"
         for renewal in range(_RENEWALS + 1):
@@ -164,7 +165,7 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
                 return response
             here = self._next_hop(here, response)
             response = self.exchange("GET", here, headers=headers, deadline=deadline)
-            if response.status_code >= 400 and not self._is_registry(here):
+            if response.status_code >= 400 and not self.is_registry(here):
                 # Signed URLs expire: the registry will give us another.
                 raise _storage_refused(response, here)
         response.close()
@@ -229,7 +230,8 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         """Close the connections that are kept for reuse."""
         self.session.close()
 
-    def _is_registry(self, url: str) -> bool:
+    def is_registry(self, url: str) -> bool:
+        """Whether the URL is at the registry's own origin."""
         return _origin(url) == self.origin.lower()
 
     def _next_hop(self, here: str, response: requests.Response) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 
-from clip_runc.errors import BundleError, ClipError
+from clip_runc.errors import BundleError, ClipError, NotFound
 from clip_runc.runtime import report
 from clip_runc.runtime.cleanup import exists_in_runtime, take_down
 from clip_runc.runtime.execute import pass_through
@@ -98,15 +98,21 @@ def _resolve(settings: Settings, config: Config, bundle: int) -> Resolved:
 
 def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) -> LocalImage | None:
     """The image to use, made now if that is the policy; None to pass through."""
-    if resolved.action != "build":
+    if resolved.action not in ("build", "pull"):
         return resolved.image
     from clip_runc.images.request import build
 
+    only_pull = resolved.action == "pull"
+    policy = settings.explicit_policy if resolved.explicit else settings.implicit_policy
     try:
+        if only_pull:
+            return build(settings, resolved.reference, only_pull=True)
         return build(settings, resolved.reference)
     except ClipError as error:
-        if resolved.explicit:
+        if policy == "fail" or (resolved.explicit and policy == "build"):
             raise
+        if only_pull and isinstance(error, NotFound):
+            return None
         # an ordinary container of the node must go on working
         report.log(invocation, "warning", f"clip-runc: {resolved.reference}: {error}")
         return None

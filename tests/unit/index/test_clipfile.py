@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.chunk_table import MAX_CHUNKS
-from clip_runc.index.clip_format import LIMITS, TABLE_SIZE, Section, bounded_zstd, pack_table
+from clip_runc.index.clip_format import (
+    LIMITS,
+    TABLE_SIZE,
+    Section,
+    bounded_zstd,
+    pack_table,
+    read_table,
+)
 from clip_runc.index.clipfile import ClipFile, write_clip
 from clip_runc.index.model import Chunk, Layer
 
@@ -333,3 +340,10 @@ def test_files_that_cannot_be_opened(tmp_path):
         ClipFile.open(12345)
     with pytest.raises(IndexFormatError, match=r"not a \.clip file"), opened(b"{}"):
         pass
+
+
+def test_a_file_of_the_go_library_is_refused_with_what_to_do() -> None:
+    data = b"\x89CLIP\r\n\x1a\n" + bytes(4096)
+    with pytest.raises(IndexFormatError, match="Go library") as caught:
+        read_table(data, len(data))
+    assert "clipctl index" in caught.value.hint
