@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -213,6 +214,9 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=["cold", "warm", "walk", "pass"])
     options = parser.parse_args()
     image = torch_image()
+    busy = os.getloadavg()[0]
+    if busy > 0.5:
+        console.print(f"[bold red]load average {busy:.1f}: others disturb these figures[/]")
     with registry() as daemon:
         reference = push(image, daemon.host, "bench/torch", "2.7.1")
         bench = Bench(reference, options.rounds)
