@@ -1,9 +1,12 @@
-"""Settings: one TOML file, checked, with a default for everything.
+"""Settings: a TOML file, drop-ins, environment; checked, with a default for everything.
 
 ``Settings`` is what the rest of the package sees.  The hot path of the shim pays for
 TOML only where ``/etc/clip-runc/config.toml`` exists; ``tomllib`` is imported there and
 then.  Directories of state are properties of ``Settings``, so that a layout is written
 down once.
+
+The comments above each key of ``DEFAULTS`` are its documentation: ``clipctl config explain``
+and docs/configuration.md are made of them (``config_files.documentation``).
 """
 
 from __future__ import annotations
@@ -13,21 +16,27 @@ import os
 from clip_runc.errors import ConfigError
 
 CONFIG_FILE = "/etc/clip-runc/config.toml"
+CONFIG_DIR = "/etc/clip-runc/config.d"
+ENVIRONMENT = "CLIP_RUNC_"
 LAYER_MODES = ("auto", "erofs", "loop", "tree")
 POLICIES = ("build", "pass", "fail")
+LAYER_SIZE_LIMIT = 256 << 30
 
 DEFAULTS: dict[str, object] = {
     # the real runtime: a path, or a name looked up in PATH (never ourselves)
     "runtime": "runc",
+    # indexes, fetched layers and what containers write; on a disk, never tmpfs or overlay
     "state_dir": "/var/lib/clip",
+    # sockets, mounts and leases; empty after a reboot
     "run_dir": "/run/clip",
     # how images are mounted: auto tries erofs, loop, tree in this order
     "layer_mode": "auto",
     # overlay mounts get MS_NOSUID; setuid programs (sudo, ping) need False
     "nosuid": True,
-    # what happens at create when an image that is named has no index here:
+    # what happens at create when an image that an annotation of ours names has no index here:
     # build it, pass the bundle through untouched, or fail
     "explicit_policy": "build",
+    # the same for an image that is named by an annotation of the container engine
     "implicit_policy": "pass",
     # annotations that name an image, first match wins; ours come before all
     "image_annotations": (
@@ -44,14 +53,32 @@ DEFAULTS: dict[str, object] = {
     # whose indexes are taken when somebody pushed them beside an image: "host[:port]" or
     # "host/repository" prefixes (a host without a port means any port)
     "trusted_registries": ("localhost", "127.0.0.1", "[::1]"),
+    # uncompressed bytes of a layer at which indexing stops: gzip makes 1 GB of a TB of zeros
+    "layer_size_limit": LAYER_SIZE_LIMIT,
     # seconds until a read that cannot be served fails with EIO
     "read_timeout": 60,
     # seconds an image stays mounted after its last container is gone
     "image_linger": 300,
     # threads that fetch and inflate
     "fetch_threads": 6,
+    # the least that clipd logs
     "log_level": "info",
+    # how clipd logs: lines for people, or a JSON object a line
     "log_format": "text",
+}
+
+# Values that a key may have, and limits of numbers; others must not be negative.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "layer_mode": LAYER_MODES,
+    "explicit_policy": POLICIES,
+    "implicit_policy": POLICIES,
+    "log_level": ("debug", "info", "warning", "error", "critical"),
+    "log_format": ("text", "json"),
+}
+LIMITS = {
+    "server_uid": (1, (1 << 32) - 2),
+    "read_timeout": (1, 86_400),
+    "fetch_threads": (1, 64),
 }
 
 ANNOTATION_IMAGE = "dev.clip-runc.image"
@@ -73,6 +100,7 @@ class Settings:
     server_uid: int
     plain_http: tuple[str, ...]
     trusted_registries: tuple[str, ...]
+    layer_size_limit: int
     read_timeout: int
     image_linger: int
     fetch_threads: int
@@ -83,10 +111,7 @@ class Settings:
         for key, default in DEFAULTS.items():
             setattr(self, key, _checked(key, values.pop(key, default), default))
         if values:
-            raise ConfigError(
-                f"unknown setting {sorted(values)[0]!r}",
-                f"known settings: {', '.join(sorted(DEFAULTS))}",
-            )
+            check(sorted(values)[0], None)
 
     # The layout of the state directories, written down once.
 
@@ -146,6 +171,15 @@ class Settings:
         return f"{self.run_dir}/containers"
 
 
+def check(key: str, value: object) -> object:
+    """The value as ``Settings`` has it.  Raises ``ConfigError``."""
+    if key not in DEFAULTS:
+        raise ConfigError(
+            f"unknown setting {key!r}", f"known settings: {', '.join(sorted(DEFAULTS))}"
+        )
+    return _checked(key, value, DEFAULTS[key])
+
+
 def _checked(key: str, value: object, default: object) -> object:
     if isinstance(default, tuple):
         if not isinstance(value, (list, tuple)) or not all(isinstance(v, str) for v in value):
@@ -153,41 +187,87 @@ def _checked(key: str, value: object, default: object) -> object:
         return tuple(value)
     if type(value) is not type(default):
         raise ConfigError(f"{key} = {value!r}: not a value of type {type(default).__name__}")
-    choices = {
-        "layer_mode": LAYER_MODES,
-        "explicit_policy": POLICIES,
-        "implicit_policy": POLICIES,
-        "log_format": ("text", "json"),
-    }.get(key)
+    choices = CHOICES.get(key)
     if choices and value not in choices:
         raise ConfigError(f"{key} = {value!r}", f"one of {', '.join(choices)}")
+    if type(value) is int:
+        least, most = LIMITS.get(key, (0, (1 << 63) - 1))
+        if not least <= value <= most:
+            raise ConfigError(f"{key} = {value!r}: out of range", f"from {least} to {most}")
     if key in ("state_dir", "run_dir") and not str(value).startswith("/"):
         raise ConfigError(f"{key} = {value!r}: not an absolute path")
     return value
 
 
-def load(path: str | None = None) -> Settings:
-    """Read the settings: the file at ``path`` (``$CLIP_RUNC_CONFIG``, else ``CONFIG_FILE``).
+def config_files(path: str | None = None) -> list[str]:
+    """The files to read, each after those that it overrides.  Raises ``OSError``.
 
-    A file that is not there means defaults; one that was named by the environment or by
-    ``path`` must exist.  Raises ``ConfigError`` for anything that cannot be used.
+    ``path``, or else ``$CLIP_RUNC_CONFIG``, stands alone; without either ``CONFIG_FILE``, which
+    may be missing, comes before ``CONFIG_DIR/*.toml`` in the order of names.
     """
     named = path or os.environ.get("CLIP_RUNC_CONFIG")
+    if named:
+        return [named]
     try:
-        with open(named or CONFIG_FILE, "rb") as file:
-            data = file.read()
+        names = os.listdir(CONFIG_DIR)
     except FileNotFoundError:
-        if named:
-            raise ConfigError(f"{named}: no such configuration file") from None
-        return Settings()
-    except OSError as error:
-        raise ConfigError(f"{named or CONFIG_FILE}: {error.strerror}") from None
-    import tomllib
+        return [CONFIG_FILE]
+    names = [name for name in names if name.endswith(".toml") and name[0] != "."]
+    return [CONFIG_FILE, *(f"{CONFIG_DIR}/{name}" for name in sorted(names))]
 
+
+def from_environment() -> dict[str, object]:
+    """Values of ``CLIP_RUNC_<KEY>`` variables: lists have commas, truth is true or false.
+
+    Ignored where a set-uid program called us: its caller chose the environment.
+    Raises ``ConfigError``.
+    """
+    found: dict[str, object] = {}
+    for name in os.environ:
+        if name.startswith(ENVIRONMENT):
+            key = name[len(ENVIRONMENT) :].lower()
+            if key in DEFAULTS and os.getuid() == os.geteuid():
+                found[key] = _from_text(name, os.environ[name], DEFAULTS[key])
+    return found
+
+
+def _from_text(name: str, text: str, default: object) -> object:
+    value: object = text
+    if isinstance(default, tuple):
+        value = tuple(part.strip() for part in text.split(",") if part.strip())
+    elif isinstance(default, bool):
+        value = {"true": True, "1": True, "false": False, "0": False}.get(text, text)
+    elif isinstance(default, int) and text.isascii() and text.isdigit():
+        value = int(text)
     try:
-        values = tomllib.loads(data.decode())
-        return Settings(**values)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{named or CONFIG_FILE}: {error}") from None
+        return _checked(name[len(ENVIRONMENT) :].lower(), value, default)
     except ConfigError as error:
-        raise ConfigError(f"{named or CONFIG_FILE}: {error.message}", error.hint) from None
+        raise ConfigError(f"environment: {name}: {error.message}", error.hint) from None
+
+
+def load(path: str | None = None) -> Settings:
+    """Read the settings: ``config_files(path)``, then the environment.
+
+    A file that is not there means defaults; one that was named by the environment or by
+    ``path`` must exist.  Raises ``ConfigError`` for anything that cannot be used, with the line
+    where it stands.
+    """
+    try:
+        files = config_files(path)
+    except OSError as error:
+        raise ConfigError(f"{CONFIG_DIR}: {error.strerror}") from None
+    values: dict[str, object] = {}
+    for name in files:
+        try:
+            with open(name, "rb") as file:
+                data = file.read()
+        except FileNotFoundError:
+            if name != CONFIG_FILE:
+                raise ConfigError(f"{name}: no such configuration file") from None
+            continue
+        except OSError as error:
+            raise ConfigError(f"{name}: {error.strerror}") from None
+        from clip_runc.config_files import parse
+
+        values.update(parse(name, data))
+    return Settings(**{**values, **from_environment()})

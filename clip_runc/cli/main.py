@@ -18,7 +18,9 @@ from clip_runc.errors import ClipError
 COMMANDS = {
     "bundle": "write a bundle for a container of an image",
     "cat": "print a file of an image",
+    "config": "show, check and explain the settings",
     "doctor": "check that this machine has what clip-runc needs",
+    "diff": "compare two indexes, by path",
     "gc": "tear down what containers that are gone left behind",
     "images": "list the indexes on this machine",
     "index": "make an index from a registry reference",
@@ -27,6 +29,7 @@ COMMANDS = {
     "ls": "list files of an image",
     "mount": "mount an index without a container",
     "ps": "list the containers that run from an index",
+    "publish": "push a stub of an image, which any container engine pulls",
     "pull": "fetch an index that was pushed beside its image",
     "push": "store an index beside its image in the registry",
     "run": "run a container of an image, indexing it first where needed",

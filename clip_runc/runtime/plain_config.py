@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from clip_runc.config import CONFIG_FILE, Settings
+from clip_runc import config
+from clip_runc.config import Settings
 from clip_runc.errors import ConfigError
 
 _KEY = frozenset("abcdefghijklmnopqrstuvwxyz_")
@@ -21,21 +22,35 @@ def load_settings() -> Settings:
     values = read_values()
     if values is not None:
         try:
-            return Settings(**values)
+            return Settings(**{**values, **config.from_environment()})
         except ConfigError:
-            values = None  # told again below, with the name of the file
-    from clip_runc.config import load
-
-    return load()
+            values = None  # told again below, with the name of the file and the line
+    return config.load()
 
 
 def read_values() -> dict[str, object] | None:
-    """The values in the configuration file in force; None where ``config.load`` has to look."""
-    named = os.environ.get("CLIP_RUNC_CONFIG")
+    """The values in the configuration files in force; None where ``config.load`` has to look.
+
+    The environment is not among them: ``config.from_environment``.
+    """
     try:
-        fd = os.open(named or CONFIG_FILE, os.O_RDONLY | os.O_CLOEXEC)
+        paths = config.config_files()
+    except OSError:
+        return None
+    values: dict[str, object] = {}
+    for path in paths:
+        found = _read(path, may_lack=path == config.CONFIG_FILE)
+        if found is None:
+            return None
+        values.update(found)
+    return values
+
+
+def _read(path: str, *, may_lack: bool) -> dict[str, object] | None:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
-        return None if named else {}
+        return {} if may_lack else None
     except OSError:
         return None
     try:

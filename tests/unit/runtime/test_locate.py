@@ -20,7 +20,8 @@ def program(path: Path, text: str = "#!/bin/sh\n") -> str:
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with no configuration and a PATH of our own."""
-    monkeypatch.setattr("clip_runc.runtime.plain_config.CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr("clip_runc.config.CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setattr("clip_runc.config.CONFIG_DIR", str(tmp_path / "none.d"))
     monkeypatch.setattr(locate, "_DIRECTORIES", (str(tmp_path / "sbin"),))
     monkeypatch.setenv("PATH", f"{tmp_path}/a:{tmp_path}/b")
     for name in ("CLIP_RUNC_CONFIG", "CLIP_RUNC_RUNTIME"):
