@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from functools import partial
@@ -10,7 +11,7 @@ from functools import partial
 from clip_runc.errors import DigestMismatch, StoreError
 from clip_runc.store.chunk_states import MISSING, PRESENT, SUSPECT
 from clip_runc.store.layer_state import LayerState
-from clip_runc.store.readahead import ReadAhead
+from clip_runc.store.readahead import ReadAhead, bound_of
 from clip_runc.store.sources import Fetcher, Source, Sources
 from clip_runc.store.stats import Stats
 from clip_runc.store.waiters import Waiter
@@ -57,8 +58,9 @@ class LayerReader:
         self.read_timeout = read_timeout
         self._state = state
         self._sources = sources
-        self._ahead = ReadAhead(self.chunk_count)
-        self._marks = self._ahead.marks
+        bound = bound_of(sources.best.layer.comp_size, self.chunk_count)
+        self._ahead = ReadAhead(state.geometry.starts, bound)
+        self._ahead_lock = threading.Lock()
 
     @property
     def data_path(self) -> str:
@@ -97,10 +99,8 @@ class LayerReader:
         if found is None:
             return None
         self._state.stats.hits += 1
-        if self._marks:
-            first, last = self._state.geometry.span(offset, end)
-            if last in self._marks or first in self._marks:
-                self._advance(first, last)
+        if not self._state.files.complete:
+            self._advance(offset, end)
         return found
 
     def request(self, offset: int, length: int) -> Future[bytes]:
@@ -115,7 +115,7 @@ class LayerReader:
             waiter.succeed(found)
             return waiter.future
         self._state.wait_for(waiter, DEMAND)
-        self._advance(*self._state.geometry.span(waiter.offset, waiter.end))
+        self._advance(waiter.offset, waiter.end)
         return waiter.future
 
     def prefetch(self, chunks: Iterable[int] | None = None) -> Prefetch:
@@ -164,12 +164,15 @@ class LayerReader:
         """Fail whoever waits and let go of the files (``ChunkStore.close_layer`` calls it)."""
         self._state.close()
 
-    def _advance(self, first: int, last: int) -> None:
+    def _advance(self, offset: int, end: int) -> None:
         state = self._state
         if state.work.streamed:
             return
+        with self._ahead_lock:
+            ahead = self._ahead.touch(offset, end)
+        if not ahead:
+            return
         with state.pool.lock:
-            for chunk in range(first, last + 1):
-                for near in self._ahead.touch(chunk):
-                    if not state.closed and state.states[near] in (MISSING, SUSPECT):
-                        state.ask(near, AHEAD)
+            for chunk in ahead:
+                if not state.closed and state.states[chunk] in (MISSING, SUSPECT):
+                    state.ask(chunk, AHEAD)

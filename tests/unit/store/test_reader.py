@@ -290,17 +290,17 @@ def test_put_stores_what_is_right_only(bench, until):
 
 
 def test_reading_in_sequence_reads_ahead_and_at_random_does_not(bench, until):
-    data = bench.make_data(SIZE * 2)
+    data = bench.make_data(4 << 20)
     layer, blob = bench.make_layer(data)
     fetcher = bench.MemoryFetcher(blob)
     reader = bench.open(layer, fetcher)
-    for chunk in (20, 3, 11):
+    for chunk in (60, 3, 40):
         reader.request(layer.chunks[chunk].raw_start, 10).result(5)
     until(lambda: reader.present() == 3)
     assert len(fetcher.ranges) == 3
-    for offset in range(0, 6 * 65536, 32768):
+    for offset in range(0, 24 * 65536, 32768):
         reader.request(offset, 32768).result(5)
-    until(lambda: reader.present() > 12)
+    until(lambda: reader.present() > 40)
 
 
 def test_an_empty_layer_is_complete(bench, until):
