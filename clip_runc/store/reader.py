@@ -11,6 +11,7 @@ from functools import partial
 from clip_runc.errors import DigestMismatch, StoreError
 from clip_runc.store.chunk_states import MISSING, PRESENT, SUSPECT
 from clip_runc.store.layer_state import LayerState
+from clip_runc.store.patience import Patience
 from clip_runc.store.readahead import ReadAhead, bound_of
 from clip_runc.store.sources import Fetcher, Source, Sources
 from clip_runc.store.stats import Stats
@@ -58,6 +59,7 @@ class LayerReader:
         self.read_timeout = read_timeout
         self._state = state
         self._sources = sources
+        self._patience = Patience(read_timeout)
         bound = bound_of(sources.best.layer.comp_size, self.chunk_count)
         self._ahead = ReadAhead(state.geometry.starts, bound)
         self._ahead_lock = threading.Lock()
@@ -109,14 +111,20 @@ class LayerReader:
         The future fails with a ``ClipError`` after ``read_timeout`` at the latest.  Its
         callbacks run in a thread of the store and must be short.
         """
-        waiter = Waiter(offset, min(offset + length, self.size), self.read_timeout)
+        chunk = max(0, self.chunk_at(offset))
+        waiter = Waiter(offset, min(offset + length, self.size), self._patience.seconds(chunk))
         found = self.read_cached(offset, length)
         if found is not None:
             waiter.succeed(found)
             return waiter.future
+        waiter.future.add_done_callback(partial(self._note, chunk, waiter))
         self._state.wait_for(waiter, DEMAND)
         self._advance(waiter.offset, waiter.end)
         return waiter.future
+
+    def _note(self, chunk: int, waiter: Waiter, future: Future[bytes]) -> None:
+        if not future.cancelled() and future.exception() is not None:
+            self._patience.failed(chunk, waiter.waited())
 
     def prefetch(self, chunks: Iterable[int] | None = None) -> Prefetch:
         """Fetch ``chunks`` (numbers; default all) in this order, behind everything else.
