@@ -1,58 +1,141 @@
-"""``clipctl install``: the runtime binary, its hook, and clipctl itself where PATH has them."""
+"""``clipctl install``: the runtime binary, its hook, clipctl in PATH, and what engines need."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
+from clip_runc.cli.setup import containerd, podman, systemd
+from clip_runc.cli.setup.changes import Change, own_file
+from clip_runc.config import load
 from clip_runc.errors import ConfigError
 from clip_runc.runtime import launcher
 from clip_runc.runtime.hook import NAME as HOOK
+from clip_runc.runtime.locate import RuntimeNotFound, find_runtime
 
 DEFAULT_DIRECTORY = "/usr/local/bin"
 
 
-def bin_dir_option() -> click.Option:
-    """``--bin-dir``, the same for install and uninstall."""
-    return click.Option(
-        ["--bin-dir"],
+def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--bin-dir`` and ``--root``, the same for install and uninstall."""
+    root = click.option(
+        "--root",
+        type=click.Path(file_okay=False),
+        default="",
+        help="Stands before every path that is read or written: an image's root, or a test's.",
+    )
+    directory = click.option(
+        "--bin-dir",
         type=click.Path(file_okay=False),
         default=DEFAULT_DIRECTORY,
         show_default=True,
         help="Where the executables go.",
     )
+    return directory(root(function))
 
 
 @click.command("install")
+@place_options
 @click.option("--runtime", default="", help="The real runtime, a path or a name [default: runc].")
+@click.option("--as-runc", is_flag=True, help="Also take the name runc; the real one is called.")
+@click.option("--systemd", "with_systemd", is_flag=True, help="Units: clipd, a timer for gc.")
+@click.option("--containerd", "with_containerd", is_flag=True, help="A handler in containerd.")
+@click.option("--podman", "with_podman", is_flag=True, help="A runtime that podman knows by name.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
-def command(bin_dir: str, runtime: str, dry_run: bool) -> None:
+def command(
+    bin_dir: str,
+    root: str,
+    runtime: str,
+    as_runc: bool,
+    with_systemd: bool,
+    with_containerd: bool,
+    with_podman: bool,
+    dry_run: bool,
+) -> None:
     """Write the clip-runc launcher, the poststop hook beside it, and a link to clipctl.
 
     The launcher names this interpreter and this package, so that a command which passes through
-    costs no more than the interpreter's bare start. Safe to run again.
+    costs no more than the interpreter's bare start. Files of others are changed only where asked
+    for; each change is shown as a diff before it is made. Safe to run again.
     """
-    directory = os.path.abspath(bin_dir)  # noqa: PTH100  # no symlink may be resolved
-    for name in (launcher_path(directory), f"{directory}/{HOOK}"):
-        if os.path.lexists(name) and not launcher.is_launcher(name):
-            raise ConfigError(
-                f"{name} is there and was not written by clipctl install",
-                "move it away, or choose another --bin-dir",
-            )
-    link = clipctl_link(directory)
-    paths = [launcher_path(directory), f"{directory}/{HOOK}", *([link[0]] if link else [])]
-    if not dry_run:
-        launcher.install(directory, runtime)
+    directory, root = absolute(bin_dir), absolute(root) if root else ""
+    binary = launcher_path(directory)
+    programs = launchers(directory, root, runtime, as_runc=as_runc)
+    others: list[Change] = []
+    hints: list[str] = []
+    if with_systemd:
+        others += systemd.install(load().state_dir, root)
+        hints.append(systemd.NEXT)
+    if with_containerd:
+        others.append(containerd.install(binary, root))
+        hints.append(containerd.NEXT)
+    if with_podman:
+        others.append(podman.install(binary, root))
+        hints.append(podman.NEXT)
+    show([change for change in others if change.needed()])
+    apply([*programs, *others], dry_run=dry_run)
+    if not root:
+        link = clipctl_link(directory)
         if link:
-            _link(*link)
-    for path in paths:
-        click.echo(f"{'would write' if dry_run else 'wrote'} {path}")
+            if not dry_run:
+                _link(*link)
+            click.echo(f"{'would write' if dry_run else 'wrote'} {link[0]}")
+        if not dry_run:
+            launcher.compile_package()
+    for hint in hints:
+        click.echo(f"next: {hint}")
 
 
-command.params.insert(0, bin_dir_option())
+def absolute(path: str) -> str:
+    """An absolute path in which no symlink is resolved."""
+    return os.path.abspath(path)  # noqa: PTH100  # Path.resolve() would
+
+
+def launchers(directory: str, root: str, runtime: str, *, as_runc: bool) -> list[Change]:
+    """The executables.  Raises ``ConfigError`` where somebody else's are in the way."""
+    texts = {
+        launcher_path(directory): launcher.launcher_text(real_runtime=runtime),
+        f"{directory}/{HOOK}": launcher.launcher_text(launcher.POSTSTOP),
+    }
+    if as_runc:
+        # An absolute path: the launcher must never find itself under the name it took.
+        real = runtime if "/" in runtime else _real_runtime(runtime, f"{root}{directory}/runc")
+        texts[f"{directory}/runc"] = launcher.launcher_text(real_runtime=real)
+    return [own_file(path, text.decode(), root, 0o755) for path, text in texts.items()]
+
+
+def _real_runtime(name: str, taken: str) -> str:
+    try:
+        return find_runtime(name, [taken])
+    except RuntimeNotFound as error:
+        raise ConfigError(str(error), "install runc, or name one with --runtime") from None
+
+
+def show(changes: list[Change]) -> None:
+    """Print the diffs."""
+    for change in changes:
+        click.echo(change.diff())
+
+
+def apply(changes: list[Change], *, dry_run: bool = False) -> int:
+    """Make the changes that are needed, a line for each; how many there were."""
+    needed = [change for change in changes if change.needed()]
+    for change in changes:
+        if change not in needed:
+            click.echo(f"unchanged {change.place}")
+            continue
+        if not dry_run:
+            change.make()
+        verb = ("remove" if dry_run else "removed") if change.text is None else (
+            "write" if dry_run else "wrote"
+        )  # fmt: skip
+        click.echo(f"{'would ' if dry_run else ''}{verb} {change.place}")
+    return len(needed)
 
 
 def launcher_path(directory: str) -> str:

@@ -1,0 +1,1 @@
+"""What ``clipctl install`` writes, one file a subject; nothing here writes by itself."""
