@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
+from clip_runc.config import LAYER_SIZE_LIMIT
 from clip_runc.errors import ClipError
 from clip_runc.images import layer_cache
 from clip_runc.images.layer_pipeline import Blob, Keep, LayerRequest, index_layer
@@ -77,16 +78,18 @@ def build_index(
     checkpoint_mib: int = 2,
     keep: Keep | None = None,
     progress: Progress | None = None,
+    layer_size_limit: int = LAYER_SIZE_LIMIT,
 ) -> BuildResult:
     """Index the image ``source`` and write the ``.clip`` file to ``out``.
 
     ``temporary_fd`` is a directory on disk with room for the largest compressed layer;
     ``cache_fd`` one for indexed layers.  ``keep`` gets the uncompressed bytes of the layers that
-    are fetched (not of cached ones).  The same image gives the same bytes.  Raises
+    are fetched (not of cached ones).  ``layer_size_limit``: uncompressed bytes that no layer may
+    exceed.  The same image gives the same bytes.  Raises
     ``DigestMismatch``, ``LayerFormatError``, ``RegistryError``, ``StoreError``.
     """
     started = time.monotonic()
-    build = _Build(source, temporary_fd, cache_fd, checkpoint_mib, keep, progress)
+    build = _Build(source, temporary_fd, cache_fd, checkpoint_mib, keep, progress, layer_size_limit)
     indexes = build.layers()
     root = flatten([index.entries for index in indexes])
     sizes = [index.layer.raw_size for index in indexes]
@@ -119,6 +122,7 @@ class _Build:
         checkpoint_mib: int,
         keep: Keep | None,
         progress: Progress | None,
+        layer_size_limit: int,
     ) -> None:
         self._source = source
         self._temporary_fd = temporary_fd
@@ -126,6 +130,7 @@ class _Build:
         self._checkpoint_mib = checkpoint_mib
         self._keep = keep
         self._progress = progress
+        self._layer_size_limit = layer_size_limit
         self.fetched = 0
         self.reused: list[str] = []
         self.warnings: list[str] = []
@@ -148,7 +153,8 @@ class _Build:
 
     def _layer(self, blob: Blob, diff_id: str) -> LayerIndex:
         cached = layer_cache.load(self._cache_fd, blob.digest, self._checkpoint_mib)
-        if cached is not None and _same(cached.layer, blob, diff_id):
+        limit = self._layer_size_limit
+        if cached is not None and _same(cached.layer, blob, diff_id, limit):
             self.reused.append(blob.digest)
             if self._progress is not None:
                 self._progress(blob.digest, blob.size, blob.size)
@@ -160,6 +166,7 @@ class _Build:
             temporary_fd=self._temporary_fd,
             keep=self._keep,
             progress=self._progress,
+            size_limit=limit,
         )
         pieces = self._source.registry.stream(blob.digest, blob.size)
         result = index_layer(request, pieces, self.warnings.append)
@@ -168,9 +175,9 @@ class _Build:
         return result
 
 
-def _same(layer: Layer, blob: Blob, diff_id: str) -> bool:
+def _same(layer: Layer, blob: Blob, diff_id: str, limit: int) -> bool:
     """Whether a cached layer is what this manifest says: the media type is part of an index."""
-    return (layer.comp_size, layer.media_type, layer.diff_id) == (
+    return layer.raw_size <= limit and (layer.comp_size, layer.media_type, layer.diff_id) == (
         blob.size,
         blob.media_type,
         diff_id,

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Protocol, TypeVar
 
+from clip_runc.config import LAYER_SIZE_LIMIT
 from clip_runc.errors import DigestMismatch, IndexFormatError, LayerFormatError
 from clip_runc.images.gzip_source import gzip_pieces
-from clip_runc.images.layer_scan import Buffer, LayerScan, Piece
+from clip_runc.images.layer_scan import Buffer, LayerScan, LayerTooLarge, Piece
 from clip_runc.images.media_types import compression_of, expected_compression
 from clip_runc.images.spool import Spool
 from clip_runc.index.checkpoints import Cut, Fixed
@@ -61,7 +62,9 @@ class LayerRequest:
         temporary_fd: int,
         keep: Keep | None = None,
         progress: Callable[[str, int, int], None] | None = None,
+        size_limit: int = LAYER_SIZE_LIMIT,
     ) -> None:
+        self.size_limit = size_limit
         self.blob = blob
         self.diff_id = diff_id
         self.checkpoint_mib = checkpoint_mib
@@ -92,6 +95,8 @@ def index_layer(
         try:
             result = _index(request, spool, warn)
             spool.check()
+        except LayerTooLarge as error:  # waiting for the rest of a bomb would serve it
+            raise LayerFormatError(f"layer {blob.digest}: {error.message}", error.hint) from None
         except LayerFormatError as error:
             spool.check()  # damage on the way explains more than what it led to
             raise LayerFormatError(f"layer {blob.digest}: {error.message}", error.hint) from None
@@ -112,6 +117,8 @@ def _index(request: LayerRequest, spool: Spool, warn: Callable[[str], None]) -> 
     if compression != "none" and request.blob.size:
         try:
             return _seekable(request, spool, compression)
+        except LayerTooLarge:
+            raise
         except (LayerFormatError, IndexFormatError) as error:
             spool.check()
             reason = error.message
@@ -134,7 +141,7 @@ def _compare_media_type(blob: Blob, compression: str, warn: Callable[[str], None
 
 
 def _seekable(request: LayerRequest, spool: Spool, compression: str) -> LayerIndex:
-    with LayerScan(request.sink) as scan:
+    with LayerScan(request.sink, request.size_limit) as scan:
         windows: list[bytes] = []
         end = request.blob.size * 8
         if compression == "gzip":
@@ -152,7 +159,7 @@ def _streamed(request: LayerRequest, spool: Spool, compression: str) -> LayerInd
     plain = compression == "none"
     cutter = Fixed(request.checkpoint_mib * MIB if plain else _STREAM_STEP, plain=plain)
     decoder = stream_decoder(compression)
-    with LayerScan(request.sink) as scan:
+    with LayerScan(request.sink, request.size_limit) as scan:
         position = 0
         for data in spool.pieces():
             for piece in decoder.pieces(data):

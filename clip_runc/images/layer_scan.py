@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable
 from typing import NamedTuple
 
+from clip_runc.config import LAYER_SIZE_LIMIT
+from clip_runc.errors import LayerFormatError
 from clip_runc.index.checkpoints import Cut
 from clip_runc.index.model import Entry
 from clip_runc.index.tar import TarScanner
@@ -31,10 +33,16 @@ class Piece(NamedTuple):
     sha256: bytes
 
 
+class LayerTooLarge(LayerFormatError):
+    """A layer that comes to more uncompressed bytes than are allowed."""
+
+
 class LayerScan:
     """A context manager; ``feed`` what was decoded, then ``finish`` and read the results."""
 
-    def __init__(self, sink: Sink | None = None) -> None:
+    def __init__(self, sink: Sink | None = None, size_limit: int = LAYER_SIZE_LIMIT) -> None:
+        self._size_limit = size_limit
+        self._fed = 0
         self.pieces: list[Piece] = []
         self.raw_size = 0
         self.entries: list[Entry] = []
@@ -64,10 +72,16 @@ class LayerScan:
     def feed(self, data: Buffer, cuts: list[Cut]) -> None:
         """The next bytes and the cuts in them.  ``data`` must not change afterwards.
 
-        Raises what the scanner or the sink raised on earlier bytes.
+        Raises what the scanner or the sink raised on earlier bytes, and ``LayerTooLarge``.
         """
         if self._error is not None:
             raise self._error
+        self._fed += len(data)
+        if self._fed > self._size_limit:
+            raise LayerTooLarge(
+                f"more than {self._size_limit} bytes uncompressed",
+                "made to exhaust the machine? Otherwise raise layer_size_limit in the settings",
+            )
         if data:
             self._queue.put((data, cuts))
 

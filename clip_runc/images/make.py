@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
@@ -72,12 +72,14 @@ def index_image(
     platform: str | None = None,
     checkpoint_mib: int = 2,
     store: bool = True,
+    reuse: bool = True,
     progress: Progress | None = None,
 ) -> IndexResult:
     """Index the image that ``reference`` names in its registry.
 
     The index goes to the file ``output``, if that is given, and into the local store unless
     ``store`` is False.  ``platform`` is ``os/architecture[/variant]``, by default this machine's.
+    Without ``reuse`` every layer is fetched and nothing that was learnt before is believed.
     ``progress`` gets (layer digest, bytes done, bytes in all).  Raises ``InvalidReference``,
     ``RegistryError``, ``LayerFormatError``, ``DigestMismatch``, ``StoreError``; no file is left
     behind then.
@@ -87,7 +89,8 @@ def index_image(
         raise StoreError("neither an output file nor the local store", "the index would be lost")
     started = time.monotonic()
     with _destination(settings, output) as (path, fd):
-        found = _build(settings, named, fd, platform, checkpoint_mib, progress)
+        asked = {"platform": platform, "checkpoint_mib": checkpoint_mib, "reuse": reuse}
+        found = _build(settings, named, fd, asked, progress)
         _finish(path, fd, output)
         size = os.fstat(fd).st_size
         kept = output or path
@@ -160,8 +163,7 @@ def _build(
     settings: Settings,
     named: Reference,
     out_fd: int,
-    platform: str | None,
-    checkpoint_mib: int,
+    asked: Mapping[str, object],
     progress: Progress | None,
 ) -> dict[str, object]:
     """Run ``images/builder.py``, pass its progress on, and give its answer."""
@@ -171,10 +173,9 @@ def _build(
         "settings": differences(settings),
         "reference": str(named),
         "credentials": credentials.to_dict() if credentials else None,
-        "platform": platform,
-        "checkpoint_mib": checkpoint_mib,
         "out": out_fd,
         "cache": cache,
+        **asked,
     }
     try:
         return _run(named, request, (out_fd, cache), progress)

@@ -322,3 +322,42 @@ def test_no_threads_and_no_descriptors_are_left(temporary):
         source.diff_ids[0] = blobs.sha(b"another")
         build(source, temporary)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
+
+
+@pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, bytes])
+def test_a_bomb_stops_at_the_limit(encode, temporary, cache):
+    tar = blobs.tar_of({"zeros": bytes(64 << 20)})
+    source = blobs.source_of((tar, encode(tar), "+gzip"))
+    kept = Kept()
+    with pytest.raises(LayerFormatError, match="more than 20000000 bytes") as caught:
+        build(source, temporary, cache_fd=cache, keep=kept, layer_size_limit=20_000_000)
+    assert "layer_size_limit" in caught.value.hint
+    assert len(kept.data[blobs.sha(tar)]) <= 20_000_000
+    assert source.streamed == [source.layers[0].digest], "not decoded again as a stream"
+    # at the limit itself; and what the cache has is no way around it
+    build(source, temporary, cache_fd=cache, layer_size_limit=len(tar))
+    with pytest.raises(LayerFormatError, match="more than"):
+        build(source, temporary, cache_fd=cache, layer_size_limit=len(tar) - 1)
+
+
+def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(temporary, cache, monkeypatch):
+    source = blobs.source_of(
+        (TAR, gzip.compress(TAR, 6, mtime=0), "+gzip"), (SMALL, gzip.compress(SMALL), "+gzip")
+    )
+    first = build(source, temporary)[1]
+    assert build(source, temporary, cache_fd=cache)[1] == first
+    result, cached = build(source, temporary, cache_fd=cache)
+    assert (len(result.reused), cached) == (2, first)
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    monkeypatch.setattr("clip_runc.images.spool._PIECE", 77_777)
+    monkeypatch.setattr("clip_runc.images.gzip_source._READ", 300_007)
+    monkeypatch.setattr("clip_runc.images.gzip_source._ASK_EVERY", 3)
+    monkeypatch.setattr("clip_runc.images.layer_scan._QUEUE", 1)
+    stop = threading.Event()
+    busy = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
+    busy.start()  # other threads of the program, taking the GIL
+    try:
+        assert build(source, temporary)[1] == first
+    finally:
+        stop.set()
+        busy.join()

@@ -1,0 +1,163 @@
+"""``clipctl verify --deep`` and what it names, against a fake registry."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import random
+import tarfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from clip_runc.cli import verify
+from clip_runc.config import Settings
+from clip_runc.images.make import index_image
+from clip_runc.images.rebuild import differences
+from clip_runc.index.clip_diff import spacing
+from clip_runc.index.clipfile import ClipFile, write_clip
+from clip_runc.registry.fake import FakeRegistry
+from tests.unit.images.small_clip import sha256
+
+
+def tar_of(files: dict[str, bytes], mode: int = 0o644) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(content), mode
+            archive.addfile(info, io.BytesIO(content))
+    return out.getvalue()
+
+
+NOISE = random.Random(4).randbytes(9 << 20)
+LOWER = {"etc/passwd": b"root", "noise": NOISE}
+UPPER = {"hello": b"hello world" * 100}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(state_dir=str(tmp_path / "state"), run_dir=str(tmp_path / "run"))
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeRegistry]:
+    with FakeRegistry() as found:
+        yield found
+
+
+def add(fake: FakeRegistry, *tars: bytes) -> str:
+    blobs = [gzip.compress(data, 1, mtime=0) for data in tars]
+    fake.add_image("team/app", "1", blobs, diff_ids=[sha256(data) for data in tars])
+    return str(fake.reference("team/app", "1"))
+
+
+@pytest.fixture
+def reference(fake: FakeRegistry) -> str:
+    return add(fake, tar_of(LOWER), tar_of(UPPER))
+
+
+def index(settings: Settings, reference: str, path: Path, mib: int = 2) -> Path:
+    index_image(settings, reference, str(path), checkpoint_mib=mib, store=False)
+    return path
+
+
+@pytest.mark.parametrize("mib", [1, 2, 3, 64])
+def test_an_index_made_again_is_the_same_bytes(
+    settings: Settings, fake: FakeRegistry, reference: str, tmp_path: Path, mib: int
+) -> None:
+    path = index(settings, reference, tmp_path / "a.clip", mib)
+    count = len(fake.requests("GET", "/blobs/"))
+    assert differences(settings, str(path)) == []
+    assert len(fake.requests("GET", "/blobs/")) == count + 3, "nothing comes from the cache"
+    with ClipFile.open(str(path)) as clip:
+        assert spacing(clip) >= mib
+
+
+def test_other_checkpoints_are_named(settings: Settings, reference: str, tmp_path: Path) -> None:
+    path = index(settings, reference, tmp_path / "a.clip", 4)
+    found = differences(settings, str(path), checkpoint_mib=1)
+    assert any("layer 1" in line and "chunks, not" in line for line in found)
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    """The same index with other arguments to ``write_clip``."""
+    with ClipFile.open(str(path)) as clip:
+        windows = [
+            b"".join(stored_window(clip, chunk.window) for chunk in layer.chunks)
+            for layer in clip.layers
+        ]
+        arguments: dict[str, object] = {
+            "manifest": clip.manifest,
+            "config": clip.config,
+            "platform": clip.platform,
+            "source": clip.source,
+            "layers": [
+                (local_windows(layer), data)
+                for layer, data in zip(clip.layers, windows, strict=True)
+            ],
+            "erofs": clip.erofs(),
+        }
+    with path.open("wb") as out:
+        write_clip(out, **{**arguments, **changes})  # type: ignore[arg-type]
+
+
+def stored_window(clip: ClipFile, place: tuple[int, int]) -> bytes:
+    return clip._read(clip._sections[b"WIND"].offset + place[0], place[1])
+
+
+def local_windows(layer):
+    """The layer with places of windows that count from its own start, as ``write_clip`` wants."""
+    chunks, at = [], 0
+    for chunk in layer.chunks:
+        length = chunk.window[1]
+        chunks.append(replace(chunk, window=(at, length) if length else (0, 0)))
+        at += length
+    return replace(layer, chunks=tuple(chunks))
+
+
+def test_a_lying_tree_is_named_by_path(
+    settings: Settings, fake: FakeRegistry, reference: str, tmp_path: Path
+) -> None:
+    path = index(settings, reference, tmp_path / "a.clip")
+    before = path.read_bytes()
+    rewrite(path)
+    assert path.read_bytes() == before
+    other = add(fake, tar_of(LOWER), tar_of({**UPPER, "evil": b"x"}, 0o4755))
+    made = index(settings, other, tmp_path / "b.clip")
+    with ClipFile.open(str(made)) as clip:
+        erofs = clip.erofs()
+    rewrite(path, erofs=erofs)
+    found = differences(settings, str(path))
+    assert "/evil: not in the image" in found
+    assert any(line.startswith("/hello: mode is ") for line in found)
+
+
+def test_a_wrong_chunk_is_named(settings: Settings, reference: str, tmp_path: Path) -> None:
+    path = index(settings, reference, tmp_path / "a.clip")
+    with ClipFile.open(str(path)) as clip:
+        layer = local_windows(clip.layers[0])
+        windows = b"".join(stored_window(clip, chunk.window) for chunk in layer.chunks)
+        upper = (local_windows(clip.layers[1]), b"")
+    chunks = list(layer.chunks)
+    assert len(chunks) > 2
+    chunks[1] = replace(chunks[1], sha256=hashlib.sha256(b"another").digest())
+    rewrite(path, layers=[(replace(layer, chunks=tuple(chunks)), windows), upper])
+    (line,) = differences(settings, str(path))
+    assert line.startswith("layer 1 (sha256:") and line.endswith("chunk 1 has another SHA-256")
+
+
+def test_the_command(
+    settings: Settings, reference: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verify, "load", lambda: settings)
+    path = index(settings, reference, tmp_path / "a.clip")
+    run = CliRunner().invoke(verify.command, ["--deep", str(path)], standalone_mode=False)
+    assert run.return_value == 0, run.output
+    assert "✓ made again from the registry, it is the same bytes" in run.stdout
+    run = CliRunner().invoke(verify.command, ["--deep", "--offline", str(path)])
+    assert run.exit_code == 2
