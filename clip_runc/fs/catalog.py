@@ -63,7 +63,8 @@ class Catalog:
         clip = ClipFile.open(index)
         # Readers that another image shares may come for a window long after the detach.
         weakref.finalize(clip, os.close, clip.fileno())
-        if clip.manifest_digest != f"sha256:{manifest_hex}":
+        # an index out of a stub image goes by the digest of its own bytes
+        if clip.manifest_digest != f"sha256:{manifest_hex}" and manifest_hex != _digest_of(clip):
             raise DigestMismatch(
                 f"the index is of {clip.manifest_digest}, not of sha256:{manifest_hex}",
                 "remove the index and make it again",
@@ -120,3 +121,11 @@ class Catalog:
 def file_name(layer: Layer) -> str:
     """The name of a layer's file in ``layers/``: its diff_id, its chunks and their hashes."""
     return hashlib.sha256(layer.diff_id.encode() + Geometry(layer).digest).hexdigest()
+
+
+def _digest_of(clip: ClipFile) -> str:
+    digest, offset = hashlib.sha256(), 0
+    while data := os.pread(clip.fileno(), 1 << 20, offset):
+        digest.update(data)
+        offset += len(data)
+    return digest.hexdigest()

@@ -98,6 +98,8 @@ def _add(
             image = at(settings, content if private else str(info["manifest"]))
             info["sha256"] = content
             if private:
+                # shown in lists, and no name that leads here
+                info["references"] = [f"stub of {info['source']}@sha256:{info['manifest']}"]
                 info["image_id"] = ""
             os.rename(f"{temporary}.erofs", image.erofs_path)
             os.rename(f"{temporary}.clip", image.index_path)

@@ -52,7 +52,7 @@ def resolve(
     Raises for explicit ones only: ``InvalidReference`` (a local path, ``oci:``…),
     ``IndexFormatError``, ``BundleError``, and ``ImageNotIndexed`` where the policy is to fail;
     an implicit one raises that as well if ``implicit_policy`` says so.  ``bundle_root`` is the
-    bundle's own root filesystem, for messages.
+    bundle's own root filesystem: where that of a stub image is, its index comes before names.
     """
     index = annotations.get(ANNOTATION_INDEX)
     if index is not None:
@@ -132,6 +132,9 @@ def _missing(settings: Settings, policy: str, reference: str, explicit: bool, wh
 
 
 def _implicit(settings: Settings, annotations: Mapping[str, object], bundle_root: str) -> Resolved:
+    image = _stub(settings, bundle_root)
+    if image is not None:
+        return Resolved(USE, image, _first_name(settings, annotations), False, "a stub image")
     first = ("", "")
     for annotation in settings.image_annotations:
         reference = annotations.get(annotation)
@@ -149,6 +152,19 @@ def _implicit(settings: Settings, annotations: Mapping[str, object], bundle_root
     return _missing(
         settings, settings.implicit_policy, reference, False, f"annotation {annotation}"
     )
+
+
+def _stub(settings: Settings, bundle_root: str) -> LocalImage | None:
+    if not bundle_root or not os.path.lexists(f"{bundle_root}/.clip/index.clip"):
+        return None
+    from clip_runc.images.stub import find
+
+    return find(settings, bundle_root)
+
+
+def _first_name(settings: Settings, annotations: Mapping[str, object]) -> str:
+    names = (annotations.get(annotation) for annotation in settings.image_annotations)
+    return next((name for name in names if isinstance(name, str) and name), "")
 
 
 def _could_be_built(reference: str) -> bool:
