@@ -1,0 +1,357 @@
+"""A registry that misbehaves, seen through a real mount: right bytes late, or a clear error."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import json
+import os
+import random
+import re
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from clip_runc import OverlayMounter
+from clip_runc.containers.api import Mount
+from clip_runc.registry.fake import FakeRegistry
+from tests.integration.busybox_images import entry, tar
+from tests.integration.clip_machine import ClipMachine
+from tests.integration.daemons import free_port
+from tests.integration.prerequisites import need
+
+FILES = 5
+SIZE = 3 << 20
+TIMEOUT = 4
+
+
+def contents(seed: int = 5) -> dict[str, bytes]:
+    """Files that compress by half."""
+    source = random.Random(seed)
+    return {f"file{n}": source.randbytes(SIZE // 2).hex().encode() for n in range(FILES)}
+
+
+def add_image(fake: FakeRegistry, repository: str, files: dict[str, bytes]) -> list[str]:
+    """Hold an image of one gzip layer a file; the digests of the blobs."""
+    archives = [tar([entry(name, data)]) for name, data in files.items()]
+    layers = [gzip.compress(archive, 6, mtime=0) for archive in archives]
+    diff_ids = [f"sha256:{hashlib.sha256(archive).hexdigest()}" for archive in archives]
+    fake.add_image(repository, "1", layers, diff_ids=diff_ids)
+    return [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+
+
+class Door:
+    """A port that leads to another one while it is open, and refuses while it is shut."""
+
+    def __init__(self, behind: int) -> None:
+        self.port = free_port()
+        self._behind = behind
+        self._listener: socket.socket | None = None
+        self._through: list[socket.socket] = []
+
+    def open(self) -> None:
+        listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._listener = listener
+        threading.Thread(target=self._accept, args=(listener,), daemon=True).start()
+
+    def shut(self) -> None:
+        """Refuse connections and break those that there are."""
+        listener, self._listener = self._listener, None
+        for end in [*([listener] if listener else []), *self._through]:
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+            end.close()
+        self._through.clear()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                here, _ = listener.accept()
+                there = socket.create_connection(("127.0.0.1", self._behind))
+            except OSError:
+                return
+            self._through += [here, there]
+            for pair in ((here, there), (there, here)):
+                threading.Thread(target=self._carry, args=pair, daemon=True).start()
+
+    @staticmethod
+    def _carry(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+
+class Scene:
+    """A fake registry, an image of it mounted on a machine of its own, nothing fetched yet."""
+
+    def __init__(self, machine: ClipMachine, fake: FakeRegistry, home: Path) -> None:
+        self.machine = machine
+        self.fake = fake
+        self.door = Door(int(fake.host.rpartition(":")[2]))
+        self.door.open()
+        fake.host = f"127.0.0.1:{self.door.port}"
+        if fake.password:
+            login(home, fake, fake.password)
+        self.files = contents()
+        self.blobs = add_image(fake, "team/app", self.files)
+        machine.environ["DOCKER_CONFIG"] = str(home)
+        reference = str(fake.reference("team/app", "1"))
+        self.index = machine.directory / "app.clip"
+        machine.ctl("index", "--quiet", "--no-store", "-o", self.index, reference, check=True)
+        fake.seen.clear()
+        self.mount: Mount = OverlayMounter(settings=machine.settings).mount(self.index)
+
+    def read(self, name: str) -> bytes:
+        """A file, past the page cache."""
+        path = Path(self.mount.rootfs_path, name)
+        data = path.read_bytes()
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return data
+
+    def right(self, name: str) -> bool:
+        return self.read(name) == self.files[name]
+
+
+@pytest.fixture
+def staged(
+    clip_with: Callable[..., ClipMachine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[..., Scene]]:
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    scenes: list[Scene] = []
+
+    def make(read_timeout: int = 20, mode: str = "auto", **registry: str) -> Scene:
+        machine = clip_with(read_timeout=read_timeout, layer_mode=mode, image_linger=300)
+        fake = FakeRegistry(**registry)  # type: ignore[arg-type]
+        fake.__enter__()
+        scenes.append(Scene(machine, fake, tmp_path))
+        return scenes[-1]
+
+    yield make
+    for scene in scenes:
+        scene.fake.heal()
+        scene.mount.unmount()
+        scene.door.shut()
+        if not scene.fake.stopping.is_set():
+            scene.fake.stop()
+
+
+def login(home: Path, fake: FakeRegistry, password: str) -> None:
+    """Write a docker config.json."""
+    auth = {"username": "user", "password": password}
+    (home / "config.json").write_text(json.dumps({"auths": {fake.host: auth}}))
+
+
+@pytest.mark.parametrize("mode", ["erofs", "tree"])
+def test_every_passing_fault_ends_in_right_bytes(staged: Callable[..., Scene], mode: str) -> None:
+    scene = staged(mode=mode)
+    fake = scene.fake
+    fake.fault("status", 500, times=2)
+    fake.fault("status", 429, headers={"Retry-After": "1"})
+    fake.fault("status", 503, headers={"Retry-After": "1"})
+    assert scene.right("file0")
+    fake.fault("short", 1000, times=2)
+    fake.fault("close", times=2)
+    assert scene.right("file1")
+    fake.fault("flip", 5000, times=2)
+    assert scene.right("file2")
+    fake.fault("ignore_range", times=2)
+    fake.fault("content_range", "bytes 0-9/10")
+    assert scene.right("file3")
+    fake.fault("stall", 2, times=2)
+    fake.fault("stall_body", 1)
+    assert scene.right("file4")
+    assert all(scene.right(name) for name in scene.files)
+
+
+def test_a_registry_that_is_away_for_a_while_costs_time_only(
+    staged: Callable[..., Scene],
+) -> None:
+    scene = staged(read_timeout=60)
+    assert scene.right("file0")
+    scene.door.shut()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", scene.door.port)).close()
+    opener = threading.Timer(6, scene.door.open)
+    opener.start()
+    try:
+        began = time.monotonic()
+        assert scene.right("file1")
+        assert time.monotonic() - began > 4
+    finally:
+        opener.join()
+
+
+def test_a_read_in_vain_is_an_error_in_time_and_the_next_one_tries_again(
+    staged: Callable[..., Scene],
+) -> None:
+    scene = staged(read_timeout=TIMEOUT)
+    scene.fake.fault("status", 503, times=-1)
+    began = time.monotonic()
+    with pytest.raises(OSError) as caught:
+        scene.read("file0")
+    assert caught.value.errno == errno.EIO
+    assert time.monotonic() - began < 2 * TIMEOUT + 4  # of the kernel's repeats, too
+    log = scene.machine.clipd_log()
+    line = next(line for line in log.splitlines() if "ERROR image " in line)
+    assert re.search(r"image [0-9a-f]{64}.*layer [0-9a-f]{64}, chunk \d+", line), line
+    assert "503" in line, line
+    scene.fake.heal()
+    end = time.monotonic() + 2 * TIMEOUT
+    while True:  # one may share the fate of a request that was under way
+        time.sleep(0.3)
+        try:
+            assert scene.right("file0")
+            break
+        except OSError:
+            assert time.monotonic() < end
+
+
+@pytest.mark.parametrize("fault", ["stall", "stall_body"])
+def test_one_blob_that_hangs_holds_up_no_other(staged: Callable[..., Scene], fault: str) -> None:
+    scene = staged(read_timeout=30)
+    scene.fake.fault(fault, 12, times=-1, on=scene.blobs[0])
+    found: list[bool] = []
+    stuck = [threading.Thread(target=lambda: found.append(scene.right("file0"))) for _ in range(8)]
+    for thread in stuck:
+        thread.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    assert all(scene.right(name) for name in ("file1", "file2", "file3", "file4"))
+    assert time.monotonic() - began < 8
+    assert not found
+    scene.fake.heal()
+    scene.fake.stopping.set()  # ends the stalls
+    for thread in stuck:
+        thread.join(40)
+    scene.fake.stopping.clear()
+
+
+@pytest.mark.parametrize("refusal", [401, 403])
+def test_a_token_that_expires_is_renewed_in_the_middle(
+    staged: Callable[..., Scene], refusal: int
+) -> None:
+    scene = staged(auth="token", password="secret")
+    assert scene.right("file0")
+    scene.fake.expire_tokens()
+    assert scene.right("file1")
+    scene.fake.fault("status", refusal)
+    assert scene.right("file2")
+
+
+def test_credentials_reach_the_server_and_their_loss_spares_what_is_complete(
+    staged: Callable[..., Scene], tmp_path: Path
+) -> None:
+    scene = staged(read_timeout=TIMEOUT, auth="basic", password="secret")
+    assert all(scene.right(name) for name in ("file0", "file1"))
+    authorized = [s for s in scene.fake.seen if s.headers.get("Authorization")]
+    assert authorized
+    secret = b"secret"
+    for pid in scene.machine.status()["server"]["pid"], scene.machine.status()["supervisor"]["pid"]:
+        assert secret not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        assert secret not in Path(f"/proc/{pid}/environ").read_bytes()
+    assert "secret" not in scene.machine.clipd_log()
+    (tmp_path / "config.json").unlink()
+    scene.fake.password = "changed"
+    assert all(scene.right(name) for name in ("file0", "file1"))
+    with pytest.raises(OSError):
+        scene.read("file2")
+    login(tmp_path, scene.fake, "changed")
+    assert scene.right("file2")
+
+
+def test_an_image_deleted_from_its_registry_serves_from_the_store(
+    staged: Callable[..., Scene],
+) -> None:
+    scene = staged(read_timeout=TIMEOUT)
+    assert all(scene.right(name) for name in scene.files)
+    scene.fake.blobs.clear()
+    scene.fake.manifests.clear()
+    subprocess.run(["sync"], check=True)
+    Path("/proc/sys/vm/drop_caches").write_text("1")
+    assert all(scene.right(name) for name in scene.files)
+
+
+def test_sixty_four_readers_of_one_chunk_fetch_it_once(staged: Callable[..., Scene]) -> None:
+    scene = staged()
+    scene.fake.fault("stall", 0.5, times=-1)
+    path = Path(scene.mount.rootfs_path, "file0")
+    found: list[bytes] = []
+    barrier = threading.Barrier(64)
+
+    def read() -> None:
+        barrier.wait()
+        with path.open("rb", buffering=0) as file:
+            found.append(os.pread(file.fileno(), 4096, 0))
+
+    threads = [threading.Thread(target=read) for _ in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [scene.files["file0"][:4096]] * 64
+    ranges = [s.headers.get("Range") for s in scene.fake.requests("GET", scene.blobs[0])]
+    assert len(ranges) == len(set(ranges))
+    total = len(scene.fake.blobs[scene.blobs[0]])
+    status = scene.machine.status()
+    assert status["fetched"] <= total
+
+
+def state_of(pid: int) -> str:
+    """The letter of ps(1); empty where there is no such process."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+@pytest.mark.parametrize("mode", ["erofs", "tree"])
+def test_a_container_whose_reads_hang_can_be_deleted(
+    clip_with: Callable[..., ClipMachine], scratch: Path, mode: str
+) -> None:
+    """One read of its program's data never comes: delete returns all the same, all is gone."""
+    need("busybox")
+    clip = clip_with(layer_mode=mode, read_timeout=60, image_linger=300)
+    busy = Path("/bin/busybox").read_bytes()
+    layers = [
+        tar([entry("bin/busybox", busy, mode=0o755)]),
+        tar([entry("data", random.Random(9).randbytes(SIZE))]),
+    ]
+    with FakeRegistry() as fake:
+        fake.add_image(
+            "team/hang", "1", layers, layer_type="application/vnd.oci.image.layer.v1.tar"
+        )
+        reference = str(fake.reference("team/hang", "1"))
+        clip.index(reference)
+        bundle = clip.directory / "bundle"
+        clip.ctl("bundle", reference, bundle, "/bin/busybox", check=True)
+        reader = ["/bin/busybox", "cat", "/data"]
+        clip.edit(bundle, lambda spec: spec["process"].update(args=reader, terminal=False))
+        fake.fault("stall", 300, times=-1, on=hashlib.sha256(layers[1]).hexdigest())
+        clip.call(
+            [
+                "sh",
+                "-c",
+                f"{clip.runtime} --root {clip.root} run -d -b {bundle} c1 >/dev/null 2>&1",
+            ],
+            check=True,
+        )
+        pid = json.loads(clip.runc("state", "c1", check=True).stdout)["pid"]
+        time.sleep(1.5)
+        assert state_of(pid) in ("D", "S"), "it should be waiting for its data"
+        began = time.monotonic()
+        clip.runc("delete", "--force", "c1", check=True)
+        assert time.monotonic() - began < 10
+        assert clip.containers_left() == []
+        end = time.monotonic() + 10
+        while state_of(pid) not in ("", "Z", "X"):
+            assert time.monotonic() < end, f"{pid} is in state {state_of(pid)}"
+            time.sleep(0.1)
