@@ -55,6 +55,8 @@ DEFAULTS: dict[str, object] = {
     "trusted_registries": ("localhost", "127.0.0.1", "[::1]"),
     # uncompressed bytes of a layer at which indexing stops: gzip makes 1 GB of a TB of zeros
     "layer_size_limit": LAYER_SIZE_LIMIT,
+    # bytes of fetched layer data at which layers that no container uses are removed; 0: no limit
+    "store_limit": 0,
     # seconds until a read that cannot be served fails with EIO
     "read_timeout": 60,
     # seconds an image stays mounted after its last container is gone
@@ -101,6 +103,7 @@ class Settings:
     plain_http: tuple[str, ...]
     trusted_registries: tuple[str, ...]
     layer_size_limit: int
+    store_limit: int
     read_timeout: int
     image_linger: int
     fetch_threads: int

@@ -35,6 +35,7 @@ COMMANDS = {
     "run": "run a container of an image, indexing it first where needed",
     "status": "show what serves layer data",
     "stop": "stop clipd",
+    "store": "list, prune and verify fetched layers",
     "umount": "undo clipctl mount",
     "uninstall": "undo clipctl install",
     "upgrade": "replace a running clipd by the installed version, under load",

@@ -115,6 +115,8 @@ class Catalog:
             for name, found in self._open.items()
         ]
         store = self._store.stats().as_dict()
+        quota = self._store.quota
+        store.update(used_bytes=quota.used(), limit_bytes=quota.limit)
         return {"images": images, "fetched": store["fetched_bytes"], "store": store}
 
 

@@ -64,6 +64,7 @@ def run(
         threads=settings.fetch_threads,
         read_timeout=settings.read_timeout,
         boot_id=boot_id(),
+        limit=settings.store_limit,
     )
     sources = Sources(channel.credentials, settings.plain_http, min(30.0, settings.read_timeout))
     catalog = Catalog(View(), chunks, sources)

@@ -19,6 +19,7 @@ import threading
 
 from clip_runc.store.chunk_states import HELD, MISSING, PRESENT, SUSPECT
 from clip_runc.store.data_file import DataFile
+from clip_runc.store.eviction import Quota, touch
 from clip_runc.store.geometry import Geometry
 from clip_runc.store.record import Record
 
@@ -38,9 +39,17 @@ class LayerFiles:
     before the pool's lock.
     """
 
-    def __init__(self, store_fd: int, name: str, geometry: Geometry, boot_id: str) -> None:
+    def __init__(
+        self,
+        store_fd: int,
+        name: str,
+        geometry: Geometry,
+        boot_id: str,
+        quota: Quota | None = None,
+    ) -> None:
         self.name = name
         self.geometry = geometry
+        self._quota = quota
         self.epoch = 0
         self.marking = threading.Lock()
         self._reset()
@@ -62,6 +71,7 @@ class LayerFiles:
         self._record: Record | None = None
 
     def _open(self, store_fd: int, boot_id: str) -> None:
+        touch(store_fd, self.name)
         if not self._claim(store_fd, boot_id):
             self.name = f"{self.name}-{self.geometry.digest.hex()[:16]}"
             if not self._claim(store_fd, boot_id):
@@ -74,6 +84,8 @@ class LayerFiles:
             record_fd, record_writable = _open_file(directory, "record")
             record = Record(record_fd, self.geometry.digest, len(self.geometry.starts))
             alone = _lock_alone(record_fd)
+            if not os.fstat(record_fd).st_nlink:
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))  # evicted meanwhile
             if not alone and not record.matches():
                 return False
             data_fd, writable = _open_file(directory, "data")
@@ -121,6 +133,8 @@ class LayerFiles:
         if data is None or not data.writable:
             return False
         try:
+            if self._quota is not None and not self._quota.take(len(content)):
+                raise OSError(errno.EDQUOT, "the store's limit is reached by layers in use")
             data.write(self.geometry.starts[chunk], content)
         except OSError as error:
             self.report(error, "cannot be written")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from clip_runc.errors import StoreError
 from clip_runc.index.model import Layer
+from clip_runc.store.eviction import Quota, touch
 from clip_runc.store.fetch_work import FetchWork
 from clip_runc.store.geometry import Geometry
 from clip_runc.store.held import Held
@@ -25,13 +26,21 @@ class ChunkStore:
 
     ``threads`` fetch and inflate; a read fails after ``read_timeout`` seconds; ``boot_id`` is
     the content of ``/proc/sys/kernel/random/boot_id``: what was verified in another boot is
-    verified again before it is used.
+    verified again before it is used.  ``limit`` is the store's size in bytes (0: none): when it is
+    reached, layers that nobody has open go, and where there are none, chunks are not stored.
     """
 
     def __init__(
-        self, directory_fd: int, *, threads: int = 6, read_timeout: float = 60, boot_id: str
+        self,
+        directory_fd: int,
+        *,
+        threads: int = 6,
+        read_timeout: float = 60,
+        boot_id: str,
+        limit: int = 0,
     ) -> None:
         self._directory = os.dup(directory_fd)
+        self.quota = Quota(self._directory, limit)
         self._boot_id = boot_id
         self._timeout = read_timeout
         self._pool = Pool(threads)
@@ -75,6 +84,7 @@ class ChunkStore:
                     return
                 del self._readers[key]
                 self._past.add(reader.stats)
+                touch(self._directory, os.path.dirname(reader.data_path))
                 reader.close()
 
     def readers(self) -> list[LayerReader]:
@@ -105,7 +115,7 @@ class ChunkStore:
         os.close(self._directory)
 
     def _open(self, layer: Layer, geometry: Geometry, source: Source) -> LayerReader:
-        files = LayerFiles(self._directory, layer.diff_hex, geometry, self._boot_id)
+        files = LayerFiles(self._directory, layer.diff_hex, geometry, self._boot_id, self.quota)
         state = LayerState(self._pool, geometry, files, self._held)
         sources = Sources(source)
         fill = StreamFill(state, sources)
