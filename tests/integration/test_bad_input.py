@@ -194,6 +194,22 @@ def test_no_space_for_the_store(
     shutil.rmtree(small_disk / "clip")
 
 
+def test_no_space_when_a_container_ends(
+    clip_with: Callable[..., ClipMachine], clip: ClipMachine, small_disk: Path, busybox_ref: str
+) -> None:
+    """A container that filled the disk is torn down like any other."""
+    machine = clip_with(state_dir=str(small_disk / "clip"), image_linger=300)
+    fill = "dd if=/dev/zero of=/tmp/full bs=4k; dd if=/dev/zero of=/tmp/more bs=512; echo full"
+    bundle = machine.bundle(busybox_ref, "sh", "-c", fill)
+    done = machine.runc("run", "--bundle", bundle, "full")
+    assert (done.returncode, done.stdout) == (0, "full\n"), done.stderr
+    assert machine.containers_left() == []
+    machine.configure(image_linger=0)
+    machine.ctl("gc", check=True)
+    machine.ctl("stop", check=True)
+    shutil.rmtree(small_disk / "clip")
+
+
 def test_truncated_layer(clip: ClipMachine, busybox_image: Image, registry: Any) -> None:
     """A layer that ends too early is no index, and says which layer."""
     from tests.integration.image_maker import read_image, write_image, write_layer
