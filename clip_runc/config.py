@@ -208,7 +208,8 @@ def config_files(path: str | None = None) -> list[str]:
     ``path``, or else ``$CLIP_RUNC_CONFIG``, stands alone; without either ``CONFIG_FILE``, which
     may be missing, comes before ``CONFIG_DIR/*.toml`` in the order of names.
     """
-    named = path or os.environ.get("CLIP_RUNC_CONFIG")
+    own = os.getuid() == os.geteuid()  # else a set-uid program's caller chose the environment
+    named = path or (os.environ.get("CLIP_RUNC_CONFIG") if own else None)
     if named:
         return [named]
     try:

@@ -116,9 +116,11 @@ def test_other_variables_are_none_of_ours(place: Path, monkeypatch: pytest.Monke
 def test_the_caller_of_a_set_uid_program_has_no_say(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (place / "own.toml").write_text('run_dir = "/mine"')
+    monkeypatch.setenv("CLIP_RUNC_CONFIG", str(place / "own.toml"))
     monkeypatch.setenv("CLIP_RUNC_STATE_DIR", "/mine")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert both().state_dir == DEFAULTS["state_dir"]
+    assert vars(both()) == DEFAULTS
 
 
 @pytest.mark.parametrize(
