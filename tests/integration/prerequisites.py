@@ -37,6 +37,9 @@ def missing(name: str) -> str:
     if name in ("erofs", "overlay"):
         known = Path("/proc/filesystems").read_text().split()
         return "" if name in known else f"the kernel has no {name} file system"
+    if name == "memory cgroup v1":
+        here = os.access("/sys/fs/cgroup/memory/memory.limit_in_bytes", os.W_OK)
+        return "" if here else "no writable /sys/fs/cgroup/memory"
     program = PROGRAMS[name]
     search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     return "" if shutil.which(program, path=search) else f"{program} is not installed"

@@ -24,6 +24,7 @@ from tests.integration.busybox_images import entry, tar
 from tests.integration.clip_machine import ClipMachine, processes_of
 from tests.integration.daemons import DockerRegistry, alive
 from tests.integration.image_maker import Image, write_image, write_layer
+from tests.integration.prerequisites import need
 from tests.integration.pushing import push
 
 FILES = 6
@@ -208,8 +209,39 @@ def test_a_stopped_server_is_replaced(served: Served) -> None:
     assert not alive(pid)
 
 
+def test_a_server_that_crashes_is_replaced(served: Served) -> None:
+    running = readers(served, 5)
+    for number in (signal.SIGSEGV, signal.SIGABRT):
+        time.sleep(1)
+        pid = served.pid("server")
+        os.kill(pid, number)
+        served.wait_for(
+            lambda s, pid=pid: (  # type: ignore[misc]
+                s["server"]["pid"] not in (0, pid) and s["server"]["state"] == "serving"
+            )
+        )
+    assert finish(running, 30) >= FILES
+
+
+def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
+    """In a memory cgroup of its own (v1) that has no room: the kernel kills it."""
+    need("memory cgroup v1")
+    group = Path(f"/sys/fs/cgroup/memory/clip-test-{os.getpid()}")
+    group.mkdir()
+    try:
+        pid = served.pid("server")
+        (group / "memory.limit_in_bytes").write_text(str(1 << 20))
+        (group / "cgroup.procs").write_text(str(pid))
+        running = readers(served, 4)
+        served.wait_for(lambda s: s["server"]["pid"] not in (0, pid), seconds=30)
+        assert finish(running, 30) >= FILES
+        assert "oom_kill 1" in (group / "memory.oom_control").read_text()
+    finally:
+        group.rmdir()
+
+
 def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
-    running = readers(served, 8)
+    running = readers(served, 5)
     for _ in range(2):
         time.sleep(1)
         before = served.status()
