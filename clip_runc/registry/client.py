@@ -7,17 +7,22 @@ What the rest of the package uses.  All methods are thread-safe and raise ``Regi
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterator
 
 import requests
 
-from clip_runc.errors import BadResponse, DigestMismatch, NotFound
+from clip_runc.errors import BadResponse, ClipError, DigestMismatch, NotFound, RegistryError
 from clip_runc.registry import image as images
 from clip_runc.registry import platforms, push
 from clip_runc.registry import referrers as referring
 from clip_runc.registry.credentials import Credentials
+from clip_runc.registry.hosts import Hosts, Place
+from clip_runc.registry.hosts import load as load_hosts
 from clip_runc.registry.http_errors import Transient, from_status
 from clip_runc.registry.image import Descriptor, RegistryImage
+from clip_runc.registry.mirrors import Mirrors
 from clip_runc.registry.ranges import check_range, check_whole
 from clip_runc.registry.reference import Reference
 from clip_runc.registry.referrers import Referrer
@@ -26,7 +31,10 @@ from clip_runc.registry.transport import Transport
 
 __all__ = ["Descriptor", "Registry", "RegistryImage"]
 
+log = logging.getLogger(__name__)
+
 _INDEX_DEPTH = 3
+_MIRROR_SECONDS, _MIRROR_CONNECT = 10.0, 3.0  # what a mirror may cost before the next is asked
 _PROGRESS = 1 << 20  # bytes after which a broken transfer counts as having got somewhere
 _VERIFY_ATTEMPTS = 3
 
@@ -50,7 +58,24 @@ class Registry:
         connect_timeout: float = 10.0,
         attempts: int = 6,
         renew_credentials: Callable[[], Credentials | None] | None = None,
+        place: Place | None = None,
     ) -> None:
+        hosts = Hosts(server=place) if place else load_hosts(reference.registry)
+        self._mirrors = Mirrors[Registry](
+            [
+                (
+                    Registry(
+                        reference,
+                        timeout=min(timeout, _MIRROR_SECONDS),
+                        connect_timeout=min(connect_timeout, _MIRROR_CONNECT),
+                        attempts=1,
+                        place=mirror,
+                    ),
+                    mirror.capabilities,
+                )
+                for mirror in hosts.mirrors
+            ]
+        )
         self.reference = reference
         self._attempts = attempts
         self._transport = Transport(
@@ -61,6 +86,7 @@ class Registry:
             connect_timeout=connect_timeout,
             attempts=attempts,
             renew_credentials=renew_credentials,
+            place=hosts.server,
         )
 
     def __repr__(self) -> str:
@@ -75,6 +101,8 @@ class Registry:
     def close(self) -> None:
         """Close idle connections.  The object can still be used."""
         self._transport.close()
+        for mirror in self._mirrors.all():
+            mirror.close()
 
     def set_credentials(self, credentials: Credentials | None) -> None:
         """Use these from now on."""
@@ -89,6 +117,13 @@ class Registry:
         with the one asked for, and with what the registry claims.
         """
         version = reference or self.reference.version
+        for number, mirror in self._mirrors.able(
+            "pull" if images.is_digest(version) else "resolve"
+        ):
+            try:
+                return mirror.manifest(version)
+            except (RegistryError, DigestMismatch) as error:
+                self._passed_over(number, mirror, error)
         what = self._what(version)
         for attempt in range(_VERIFY_ATTEMPTS):
             response, data = self._get_manifest(version, what)
@@ -169,8 +204,13 @@ class Registry:
         what = self._what(digest)
         if size > images.CONFIG_LIMIT:
             raise BadResponse(f"{what}: {size} bytes; at most {images.CONFIG_LIMIT} are allowed")
+        for number, mirror in self._mirrors.able("pull"):
+            try:
+                return mirror.blob(digest, size)
+            except (RegistryError, DigestMismatch) as error:
+                self._passed_over(number, mirror, error)
         for _ in range(_VERIFY_ATTEMPTS):
-            data = b"".join(self.stream(digest, size))
+            data = b"".join(self._read(digest, 0, size, size, None))
             actual = images.digest_of(data)
             if actual == digest:
                 return data
@@ -181,6 +221,16 @@ class Registry:
 
         A broken transfer goes on where it stopped.  The digest is the caller's to check.
         """
+        self._mirrors.asked(digest, start, size)
+        for number, mirror in self._mirrors.able("pull"):
+            try:
+                self._mirrors.served(number, digest, start, size)
+                for piece in mirror.stream(digest, size, start):
+                    start += len(piece)
+                    yield piece
+                return
+            except RegistryError as error:
+                self._passed_over(number, mirror, error)
         yield from self._read(digest, start, size, size, None)
 
     def read_range(
@@ -190,7 +240,26 @@ class Registry:
 
         The bytes are what the registry sent: the caller verifies them.
         """
+        self._mirrors.asked(digest, start, end)
+        for number, mirror in self._mirrors.able("pull"):
+            limit = time.monotonic() + _MIRROR_SECONDS
+            if deadline is not None:
+                limit = min(limit, (time.monotonic() + deadline) / 2)  # leaves as much again
+            try:
+                data = mirror.read_range(digest, start, end, deadline=limit)
+            except RegistryError as error:
+                self._passed_over(number, mirror, error)
+                continue
+            self._mirrors.served(number, digest, start, end)
+            return data
         return b"".join(self._read(digest, start, end, None, deadline))
+
+    def _passed_over(self, number: int, mirror: Registry, error: ClipError) -> None:
+        log.info("mirror %s of %s: %s", mirror._transport.host, self.reference.name, error)
+        if isinstance(error, DigestMismatch):
+            self._mirrors.lied(number)
+        elif not isinstance(error, NotFound):
+            self._mirrors.failed(number)
 
     def _read(
         self, digest: str, start: int, end: int, size: int | None, deadline: float | None

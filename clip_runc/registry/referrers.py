@@ -70,7 +70,7 @@ def artifact_manifest(
 
 def by_api(transport: Transport, get: GetDocument, digest: str, what: str) -> list[Referrer] | None:
     """Every page of the referrers API; ``None`` where the registry has no such API."""
-    url = f"{transport.origin}/v2/{transport.repository}/referrers/{digest}"
+    url = f"{transport.base}/referrers/{digest}{transport.query}"
     found: list[Referrer] = []
     for page in range(_PAGES):
         try:

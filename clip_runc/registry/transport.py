@@ -10,14 +10,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import oras.provider
 import requests
+import urllib3
 
 from clip_runc.errors import BadResponse
 from clip_runc.registry.auth import Authorizer
 from clip_runc.registry.credentials import Credentials
+from clip_runc.registry.hosts import Place
 from clip_runc.registry.http_errors import (
     Transient,
     denied,
@@ -58,16 +60,26 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         connect_timeout: float = 10.0,
         attempts: int = 6,
         renew_credentials: Callable[[], Credentials | None] | None = None,
+        place: Place | None = None,
     ) -> None:
-        self.host = reference.host
+        self.host = place.host if place else reference.host
         self.repository = reference.repository
         loopback = is_loopback(self.host)
-        insecure = plain_http or loopback
+        insecure = place.scheme == "http" if place else plain_http or loopback
+        if self.host != reference.host:
+            credentials = renew_credentials = None  # they are for the registry, not for a mirror
         super().__init__(hostname=self.host, insecure=insecure, tls_verify=True)
         self.session = new_session(trust_env=not loopback)
         self.timeout, self.connect_timeout, self.attempts = timeout, connect_timeout, attempts
         self.container = container_of(reference)
+        self.container.registry = self.host
         self.origin = f"{self.prefix}://{self.host}"
+        self.base = f"{self.origin}{place.path if place else '/v2'}/{reference.repository}"
+        # a mirror of many registries is told which one is meant, as by containerd
+        self.query = "" if self.host == reference.host else f"?ns={quote(reference.registry)}"
+        self._place = place
+        if place and place.skip_verify:
+            urllib3.disable_warnings(urllib3.exceptions.InsecureRequestWarning)
         self.auth = Authorizer(
             self.send,
             reference.repository,
@@ -83,10 +95,10 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         self._targets_lock = threading.Lock()
 
     def blob_url(self, digest: str) -> str:
-        return f"{self.prefix}://{self.container.get_blob_url(digest)}"
+        return f"{self.base}/blobs/{digest}{self.query}"
 
     def manifest_url(self, version: str) -> str:
-        return f"{self.prefix}://{self.container.manifest_url(version)}"
+        return f"{self.base}/manifests/{version}{self.query}"
 
     def do_request(  # the signature is oras's
         self,
@@ -130,6 +142,8 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         """
         if not self.is_registry(url):
             return self.send(method, url, headers=headers, deadline=deadline, **body)
+        if self._place is not None:
+            headers = {**headers, **self._place.headers}
         actions = "pull" if method in ("GET", "HEAD") else "pull,push"
         for renewal in range(_RENEWALS + 1):
             sent = self.auth.header(actions, deadline)
@@ -199,9 +213,24 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
                 timeout=timeout,
                 allow_redirects=False,
                 stream=True,
-                verify=self._verify.get(host) or self._ca,
+                verify=self._trust(host),
+                cert=self._client_certificate(host),
                 **body,  # type: ignore[arg-type]  # data, json or params, as our callers wrote
             )
+
+    def _trust(self, host: str) -> str | bool:
+        if self._place is not None and host == self.host:
+            if self._place.skip_verify:
+                return False
+            if self._place.ca:
+                return self._place.ca
+        return self._verify.get(host) or self._ca
+
+    def _client_certificate(self, host: str) -> str | tuple[str, str] | None:
+        place = self._place
+        if place is None or host != self.host or not place.certificate:
+            return None
+        return (place.certificate, place.key) if place.key else place.certificate
 
     def pieces(
         self, response: requests.Response, length: int, deadline: float | None = None
