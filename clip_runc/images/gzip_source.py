@@ -24,25 +24,45 @@ _ASK_EVERY = 8
 Pieces = Generator[tuple[memoryview, list[Cut]], None, list[bytes]]
 
 
-def gzip_pieces(spool: Spool, checkpoint_mib: int) -> Pieces:
+class Buffers:
+    """Buffers to decode into, used again: fresh memory costs a page fault for every 4 KiB."""
+
+    def __init__(self) -> None:
+        self._free: deque[bytearray] = deque()  # whose ends are atomic
+
+    def take(self) -> bytearray:
+        """One that nobody uses."""
+        try:
+            return self._free.pop()
+        except IndexError:
+            return bytearray(_READ)
+
+    def give_back(self, data: bytes | memoryview) -> None:
+        """Say that a piece (of ``gzip_pieces``) was dealt with and may change."""
+        if isinstance(data, memoryview) and isinstance(data.obj, bytearray):
+            self._free.append(data.obj)
+
+
+def gzip_pieces(spool: Spool, checkpoint_mib: int, buffers: Buffers) -> Pieces:
     """(bytes, the cuts that lie in them), in order; returns each chunk's window, as stored.
 
+    The bytes lie in ``buffers``, to which whoever gets them may give them back.
     Raises ``LayerFormatError`` if rapidgzip cannot read the blob, which does not mean that
     nothing can.
     """
     try:
         with rapidgzip.RapidgzipFile(spool.file(), parallelization=1, chunk_size=MIB) as file:
-            return (yield from _decode(file, Cutter(checkpoint_mib * MIB)))
+            return (yield from _decode(file, Cutter(checkpoint_mib * MIB), buffers))
     except (RuntimeError, ValueError, IndexError, OSError, MemoryError) as error:
         # C++ exceptions, as Cython translates them
         raise LayerFormatError(f"gzip: {str(error)[:200]}") from None
 
 
-def _decode(file: rapidgzip.RapidgzipFile, cutter: Cutter) -> Pieces:
+def _decode(file: rapidgzip.RapidgzipFile, cutter: Cutter, buffers: Buffers) -> Pieces:
     held: deque[memoryview] = deque()
     start = end = reads = 0
     while True:
-        buffer = bytearray(_READ)
+        buffer = buffers.take()
         count = file.readinto(buffer)
         if not count:
             break

@@ -12,7 +12,7 @@ from typing import Protocol, TypeVar
 
 from clip_runc.config import LAYER_SIZE_LIMIT
 from clip_runc.errors import DigestMismatch, IndexFormatError, LayerFormatError
-from clip_runc.images.gzip_source import gzip_pieces
+from clip_runc.images.gzip_source import Buffers, gzip_pieces
 from clip_runc.images.layer_scan import Buffer, LayerScan, LayerTooLarge, Piece
 from clip_runc.images.media_types import compression_of, expected_compression
 from clip_runc.images.spool import Spool
@@ -44,7 +44,10 @@ class Keep(Protocol):
     """Who wants the uncompressed bytes.  They can be trusted from ``done`` on, not earlier."""
 
     def write(self, diff_id: str, offset: int, data: Buffer) -> None:
-        """Bytes of the layer, in order; from 0 again if the layer is decoded anew."""
+        """Bytes of the layer, in order; from 0 again if the layer is decoded anew.
+
+        ``data`` is used again after this returns.
+        """
 
     def done(self, layer: Layer) -> None:
         """All bytes were written and are what ``layer`` says."""
@@ -141,11 +144,12 @@ def _compare_media_type(blob: Blob, compression: str, warn: Callable[[str], None
 
 
 def _seekable(request: LayerRequest, spool: Spool, compression: str) -> LayerIndex:
-    with LayerScan(request.sink, request.size_limit) as scan:
+    buffers = Buffers()
+    with LayerScan(request.sink, request.size_limit, buffers.give_back) as scan:
         windows: list[bytes] = []
         end = request.blob.size * 8
         if compression == "gzip":
-            windows = _drain(gzip_pieces(spool, request.checkpoint_mib), scan)
+            windows = _drain(gzip_pieces(spool, request.checkpoint_mib, buffers), scan)
         else:
             end = _drain(framed_pieces(spool.pieces(), request.checkpoint_mib * MIB), scan)
         scan.finish()

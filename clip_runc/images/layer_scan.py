@@ -22,7 +22,7 @@ _QUEUE = 8
 
 Buffer = bytes | memoryview
 Sink = Callable[[int, Buffer], None]
-"""``sink(offset, bytes)``: gets the tar stream, in order, not verified yet."""
+"""``sink(offset, bytes)``: gets the tar stream, in order, not verified yet; it must copy."""
 
 
 class Piece(NamedTuple):
@@ -40,7 +40,14 @@ class LayerTooLarge(LayerFormatError):
 class LayerScan:
     """A context manager; ``feed`` what was decoded, then ``finish`` and read the results."""
 
-    def __init__(self, sink: Sink | None = None, size_limit: int = LAYER_SIZE_LIMIT) -> None:
+    def __init__(
+        self,
+        sink: Sink | None = None,
+        size_limit: int = LAYER_SIZE_LIMIT,
+        recycle: Callable[[Buffer], None] | None = None,
+    ) -> None:
+        """``recycle`` gets each piece that was fed when nothing looks at it any more."""
+        self._recycle = recycle
         self._size_limit = size_limit
         self._fed = 0
         self.pieces: list[Piece] = []
@@ -70,7 +77,7 @@ class LayerScan:
         return f"sha256:{self._diff.hexdigest()}"
 
     def feed(self, data: Buffer, cuts: list[Cut]) -> None:
-        """The next bytes and the cuts in them.  ``data`` must not change afterwards.
+        """The next bytes and the cuts in them.  ``data`` must not change until recycled.
 
         Raises what the scanner or the sink raised on earlier bytes, and ``LayerTooLarge``.
         """
@@ -105,6 +112,8 @@ class LayerScan:
                 continue
             try:
                 self._take(*item)
+                if self._recycle is not None:
+                    self._recycle(item[0])
             except BaseException as error:  # handed to the feeding thread
                 self._error = error
 

@@ -1,0 +1,227 @@
+"""What issue 4 promises of making an index, measured in one run, each beside its goal."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import resource
+import shutil
+import stat
+import subprocess
+import sys
+import tarfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from bench.torch_image import CACHE, torch_image
+from clip_runc.config import Settings
+from clip_runc.images.make import index_image
+from clip_runc.index.clipfile import ClipFile
+from clip_runc.index.erofs_write import write_erofs
+from clip_runc.index.model import Entry, Extent
+from clip_runc.index.tree import flatten
+from clip_runc.registry.fake import FakeRegistry
+from tests.integration.daemons import DockerRegistry
+from tests.integration.debian_images import debian
+from tests.integration.image_maker import Image
+from tests.integration.pushing import push
+
+PORT = 5148
+WORK = CACHE / "index"
+DEBIAN = CACHE / "debian"
+
+
+def row(what: str, value: str, goal: str, good: bool) -> None:
+    """One line of the table."""
+    print(f"{what:<52} {value:>14}  {'✓' if good else '✗'} goal {goal}", flush=True)
+
+
+def isolated(function: str, *arguments: object) -> dict[str, float]:
+    """A function of this module in a process of its own: its result and its peak memory."""
+    code = (
+        "import json, sys; from bench import index_making as m; "
+        "print(json.dumps(m.measured(sys.argv[1], *sys.argv[2:])))"
+    )
+    command = [sys.executable, "-c", code, function, *map(str, arguments)]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
+    answer: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def measured(function: str, *arguments: str) -> dict[str, float]:
+    """Seconds of a function, and the peak memory in MB of this process and its children."""
+    begin = time.monotonic()
+    value = globals()[function](*arguments)
+    seconds = time.monotonic() - begin
+    peak = max(
+        resource.getrusage(who).ru_maxrss
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    )
+    return {"seconds": value if isinstance(value, float) else seconds, "mb": peak * 1024 / 1e6}
+
+
+def plain(image: Image) -> float:
+    """Seconds of ``gzip -dc | sha256sum`` over all layers, one after the other."""
+    begin = time.monotonic()
+    for layer in image.layers:
+        _gzip_sum(layer.path)
+    return time.monotonic() - begin
+
+
+def _gzip_sum(path: Path) -> None:
+    with subprocess.Popen(["gzip", "-dc", path], stdout=subprocess.PIPE) as gzip:
+        subprocess.run(["sha256sum"], stdin=gzip.stdout, check=True, stdout=subprocess.DEVNULL)
+
+
+def index(reference: str, output: str) -> None:
+    """Index a reference with nothing known before."""
+    settings = Settings(state_dir=str(WORK / "state"), run_dir=str(WORK / "run"))
+    index_image(settings, reference, output, store=False, reuse=False)
+
+
+def index_cached(reference: str, output: str) -> None:
+    """Index a reference and keep its layers in an empty cache, as usual."""
+    shutil.rmtree(WORK / "state", ignore_errors=True)
+    settings = Settings(state_dir=str(WORK / "state"), run_dir=str(WORK / "run"))
+    index_image(settings, reference, output, store=False)
+
+
+def whole_image(name: str, image: Image, share: float) -> None:
+    """Indexing an image from a registry on loopback, against inflating and hashing it."""
+    WORK.mkdir(parents=True, exist_ok=True)
+    daemon = DockerRegistry(CACHE / "registry", PORT)
+    try:
+        reference = push(image, daemon.host, f"bench/{name}", "index")
+        output = WORK / f"{name}.clip"
+        for layer in image.layers:  # both start with the layers in the page cache
+            with layer.path.open("rb") as file:
+                while file.read(1 << 22):
+                    continue
+        found = isolated("index", reference, output)
+        beside = plain(image)
+    finally:
+        daemon.stop()
+    ratio = found["seconds"] / beside
+    compressed = sum(layer.size for layer in image.layers)
+    size = output.stat().st_size / compressed
+    print(f"{name}: {len(image.layers)} layers, {compressed / 1e6:.0f} MB compressed")
+    row("  gzip -dc | sha256sum", f"{beside:.1f} s", "(to compare with)", True)
+    row("  indexing", f"{found['seconds']:.1f} s", "(the quotient)", True)
+    row("  indexing / gzip -dc | sha256sum", f"{ratio:.2f}", "0.30", ratio <= 0.3)
+    row("  index / compressed layers", f"{size:.3%}", f"{share:.1%}", size <= share)
+    row("  peak memory of indexing", f"{found['mb']:.0f} MB", "300 MB", found["mb"] <= 300)
+
+
+def entries(count: int, first: int = 0) -> list[Entry]:
+    """``count`` files in directories of a hundred, with names and sizes like real ones."""
+    found = []
+    for number in range(first, first + count):
+        path = f"usr/lib/python3/package{number // 100}/module_{number}.py".encode()
+        extents = (Extent(0, (number - first) * 4096 + 512, 3000),)
+        found.append(Entry(path, stat.S_IFREG, size=3000, extents=extents))
+    return found
+
+
+def merge(layers: str, files: str) -> float:
+    """Seconds to merge cached layers to an EROFS image, the cache's parsing included."""
+    from clip_runc.index.layer_index import LayerIndex, pack, unpack
+    from clip_runc.index.model import Layer
+
+    each = int(files) // int(layers)
+    packed = []
+    for number in range(int(layers)):
+        digest = f"sha256:{number:064x}"
+        layer = Layer(digest, digest, "", "gzip", "gzip", 1 << 30, 1 << 40, ())
+        data = pack(LayerIndex(layer, tuple(entries(each, number * each)), b""), 2)
+        packed.append((digest, data))
+    begin = time.monotonic()
+    loaded = [unpack(data, digest, 2) for digest, data in packed]
+    root = flatten([one.entries for one in loaded])
+    write_erofs(
+        root, [one.layer.raw_size for one in loaded], [one.layer.diff_hex for one in loaded]
+    )
+    return time.monotonic() - begin
+
+
+def merging() -> None:
+    """Ten cached layers of 30,000 files."""
+    seconds = min(isolated("merge", 10, 30_000)["seconds"] for _ in range(3))
+    row("merging 10 cached layers, 30,000 files", f"{seconds:.2f} s", "1 s", seconds <= 1)
+
+
+def many_files(count: int) -> Iterator[bytes]:
+    """A ustar stream of ``count`` files of 100 bytes, in directories of a hundred."""
+    info = tarfile.TarInfo("x" * 60)
+    info.size, info.mtime = 100, 1_700_000_000
+    header = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    header[148:156] = b" " * 8
+    rest = sum(header[100:])
+    data = (b"a line of text\n" * 7)[:100] + bytes(412)
+    for number in range(count):
+        name = b"usr/lib/package%d/module_%d.py" % (number // 100, number)
+        header[:100] = name.ljust(100, b"\0")
+        header[148:156] = b"%06o\0 " % (rest + sum(name))
+        yield bytes(header) + data
+    yield bytes(1024)
+
+
+def scaling() -> None:
+    """Time and memory of indexing against the number of files, from a registry."""
+    each: list[float] = []
+    for count in (10_000, 100_000, 1_000_000):
+        raw, packer, blob = hashlib.sha256(), zlib.compressobj(1, zlib.DEFLATED, 31), bytearray()
+        for piece in many_files(count):
+            raw.update(piece)
+            blob += packer.compress(piece)
+        blob += packer.flush()
+        with FakeRegistry() as fake:
+            diff_id = f"sha256:{raw.hexdigest()}"
+            fake.add_image("bench/files", "1", [bytes(blob)], diff_ids=[diff_id])
+            reference = str(fake.reference("bench/files", "1"))
+            found = isolated("index_cached", reference, WORK / "files.clip")
+        each.append(found["seconds"] / count)
+        shown = f"{found['seconds']:.1f} s, {found['mb']:.0f} MB"
+        row(f"indexing a layer of {count:,} files", shown, "1.5 GB", found["mb"] <= 1500)
+    ratio = each[-1] / each[1]
+    row("  time a file, 1,000,000 against 100,000 files", f"{ratio:.2f}", "linear", ratio <= 1.25)
+
+
+def loading() -> None:
+    """Opening an index of 30,000 files, and its EROFS image with checksum."""
+    found = next((p for p in (WORK / "torch.clip",) if p.exists()), None)
+    if found is None:
+        print("load: run bench/index torch first")
+        return
+    actions: list[tuple[str, Callable[[ClipFile], object]]] = [
+        ("open, all chunks of all layers", lambda clip: clip.layers),
+        ("  and its EROFS image, decompressed and checked", lambda clip: clip.erofs()),
+    ]
+    for what, action in actions:
+        times: list[float] = []
+        for _ in range(15):
+            begin = time.monotonic()
+            with ClipFile.open(str(found)) as clip:
+                action(clip)
+            times.append((time.monotonic() - begin) * 1000)
+        middle = sorted(times)[len(times) // 2]
+        row(f"loading an index: {what}" if what[0] != " " else what, f"{middle:.1f} ms", "30 ms",
+            middle <= 30)  # fmt: skip
+
+
+def main() -> None:
+    chosen = sys.argv[1:] or ["torch", "debian", "merge", "scale", "load"]
+    WORK.mkdir(parents=True, exist_ok=True)
+    if "torch" in chosen:
+        whole_image("torch", torch_image(), 0.002)
+    if "debian" in chosen:
+        whole_image("debian", debian(DEBIAN), 0.01)
+    for name, function in (("merge", merging), ("scale", scaling), ("load", loading)):
+        if name in chosen:
+            function()
+    shutil.rmtree(WORK / "state", ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
