@@ -146,6 +146,7 @@ def rewrite(
     Before the file changes, ``state`` is on disk with all that ``restore`` needs.  The result is
     the original.  Raises ``BundleError``; the bundle is then as it was.
     """
+    _remove_strays(bundle_fd)
     original = read_original(settings, bundle_fd)
     spec = lean.loads_object(original.data)
     edit(spec)
@@ -175,6 +176,16 @@ def _added_hooks(before: Spec, after: Spec) -> dict[str, list[object]]:
         if fresh:
             added[moment] = fresh
     return added
+
+
+def _remove_strays(bundle_fd: int) -> None:
+    """Files that ``_replace`` left when its process was killed."""
+    for name in os.listdir(bundle_fd):
+        if not (name.startswith(f".{CONFIG}.") and name.endswith(".clip")):
+            continue
+        pid = name[len(CONFIG) + 2 : -5]
+        if pid.isdigit() and not os.path.lexists(f"/proc/{pid}"):
+            os.unlink(name, dir_fd=bundle_fd)
 
 
 def _replace(bundle_fd: int, data: bytes, like: Config) -> None:

@@ -1,6 +1,6 @@
 """Sweeping what neither ``delete`` nor the poststop hook could.
 
-A container is taken down when its own runtime does not know it (``<root>/<id>`` is gone) and
+A container is taken down when its own runtime does not know it (``state.known_to_runc``) and
 the process that made it has ended, or when the machine has booted since.  An image is
 unmounted when it had no container for ``image_linger`` seconds.  Only names that are ours, in
 our directories, are touched.

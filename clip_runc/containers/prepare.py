@@ -106,7 +106,7 @@ def _new_state(key: str, image: LocalImage, root: str, container_id: str, bundle
 
 def _make_room(settings: Settings, new: State) -> None:
     """Nothing may be there under the key; what is left of a dead container is swept."""
-    if states.known_to_runc(new.root, new.id):
+    if new.root and os.path.lexists(f"{new.root}/{new.id}"):  # runc refuses it empty as well
         raise BundleError(f"container with id {new.id} already exists")
     old = states.load(settings, new.key)
     if old is not None and states.in_use(old, new.boot):

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 VERSION = 1
 _LIMIT = 4 << 20
 
+# Made by runc and crun before there is a container, which state.json and status speak of.
+_HALF_MADE = frozenset(("config.json", "exec.fifo", "notify", "notify.sock"))
+
 _TEXTS = ("key", "id", "root", "bundle", "image", "mode", "boot", "config_sha256", "root_path")
 
 
@@ -176,8 +179,19 @@ def get_proc(path: str) -> bytes:
 
 
 def known_to_runc(root: str, container_id: str) -> bool:
-    """Has runc (crun and the others too) a container of that id below ``root``?"""
-    return bool(root) and os.path.lexists(f"{root}/{container_id}")
+    """Has runc (or crun, youki, gVisor) a container of that id below ``root``?
+
+    What a runtime that was killed in the middle of a create leaves in its directory is none.
+    The directory of a runtime that we do not know counts by whatever else is in it.
+    """
+    if not root:
+        return False
+    try:
+        names = os.listdir(f"{root}/{container_id}")
+    except OSError:
+        names = []
+    known = any(not (name in _HALF_MADE or name.startswith("state-")) for name in names)
+    return known or _known_to_runsc(root, container_id)
 
 
 def being_created(state: State) -> bool:
@@ -196,8 +210,7 @@ def in_use(state: State, boot: str) -> bool:
         return False
     if not state.root:
         return True
-    known = known_to_runc(state.root, state.id) or _known_to_runsc(state.root, state.id)
-    return known or being_created(state)
+    return known_to_runc(state.root, state.id) or being_created(state)
 
 
 def _known_to_runsc(root: str, container_id: str) -> bool:

@@ -7,7 +7,6 @@ from being done.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 
@@ -17,6 +16,7 @@ from clip_runc.containers.prepare import lock_path, rootfs_path
 from clip_runc.containers.removal import remove_tree
 from clip_runc.errors import ClipError, MountFailed
 from clip_runc.images.mount import unmount_image
+from clip_runc.linux.files import lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,16 +58,12 @@ def exists(settings: Settings, key: str) -> bool:
 
 def _take_lock(settings: Settings, key: str) -> int | None:
     os.makedirs(settings.lock_dir, 0o700, exist_ok=True)
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-    fd = os.open(lock_path(settings, key), flags, 0o600)
     deadline = time.monotonic() + LOCK_SECONDS
     while True:
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return fd
+            return lock(lock_path(settings, key), wait=False).__enter__().fd
         except BlockingIOError:
             if time.monotonic() > deadline:
-                os.close(fd)
                 return None
             time.sleep(0.02)
 
@@ -144,6 +140,9 @@ def _remove(settings: Settings, key: str) -> list[str]:
         pass
     except FileNotFoundError:
         return []
+    except OSError:
+        # a full disk has no room for a directory more: empty the container's where it is
+        return remove_tree(states.directory(settings, key), REMOVE_SECONDS)
     gone = f"{trash}/{key}-{os.urandom(4).hex()}"
     try:
         os.rename(states.directory(settings, key), gone)

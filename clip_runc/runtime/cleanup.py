@@ -13,17 +13,6 @@ if TYPE_CHECKING:
 
     from clip_runc.config import Settings
 
-# What a runtime has below <root>/<id> once the container exists: runc and youki, crun.
-_STATE_FILES = ("state.json", "status")
-
-
-def exists_in_runtime(root: str, container_id: str) -> bool:
-    """Does the runtime know the container?  Its directory alone may be a crash's."""
-    import os
-
-    base = f"{root}/{container_id}"
-    return any(os.path.lexists(f"{base}/{name}") for name in _STATE_FILES)
-
 
 def take_down(
     settings: Settings,
@@ -38,7 +27,7 @@ def take_down(
     """
     from clip_runc.containers import state as states
     from clip_runc.containers.prepare import lock_path
-    from clip_runc.containers.teardown import exists, sweep
+    from clip_runc.containers.teardown import exists, forget_lock, sweep
     from clip_runc.linux.files import lock
 
     if not exists(settings, key):
@@ -48,6 +37,9 @@ def take_down(
             state = states.load(settings, key)
             if (state is not None and tuple(state.creator) != creator) or unless():
                 return []
-            return sweep(settings, key)
+            problems = sweep(settings, key)
+            if not exists(settings, key):
+                forget_lock(settings, key)
+            return problems
     except FileNotFoundError:  # the lock directory: a reboot took /run away
         return []

@@ -11,7 +11,7 @@ import time
 
 from clip_runc.errors import BundleError, ClipError, NotFound
 from clip_runc.runtime import report
-from clip_runc.runtime.cleanup import exists_in_runtime, take_down
+from clip_runc.runtime.cleanup import take_down
 from clip_runc.runtime.execute import pass_through
 from clip_runc.runtime.spec import annotations_of, apply_all, edits_for, wants_nosuid
 from clip_runc.runtime.watcher import watch
@@ -70,7 +70,7 @@ def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle:
     resolved = _resolve(settings, config, bundle)
     image = _image_of(settings, resolved, invocation)
     phases.end("resolve")
-    if image is None or exists_in_runtime(root, invocation.id):
+    if image is None or os.path.lexists(f"{root}/{invocation.id}"):
         return  # an id in use is the runtime's to refuse, in its own words
     prepared = _prepare(settings, config, image, invocation, root, bundle)
     creator = prepared.state.creator
@@ -144,23 +144,10 @@ def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str)
     from clip_runc.containers.bundle import rewrite
     from clip_runc.runtime.hook import arguments_for, find_hook
 
-    _remove_strays(bundle)
     hook = find_hook(settings, launcher)
     arguments = arguments_for(settings, prepared.key, prepared.state.creator)
     edits = edits_for(prepared.rootfs, hook, arguments)
     rewrite(settings, prepared.state, bundle, lambda spec: apply_all(edits, spec))
-
-
-def _remove_strays(bundle: int) -> None:
-    """Files that a rewrite of config.json left when its process was killed."""
-    from clip_runc.containers.bundle import CONFIG
-
-    for name in os.listdir(bundle):
-        if not (name.startswith(f".{CONFIG}.") and name.endswith(".clip")):
-            continue
-        pid = name[len(CONFIG) + 2 : -5]
-        if pid.isdigit() and not os.path.lexists(f"/proc/{pid}"):
-            os.unlink(name, dir_fd=bundle)
 
 
 def _log(
@@ -181,8 +168,10 @@ def _log(
 
 
 def _watch(settings: Settings, prepared: Prepared, invocation: Invocation, root: str) -> None:
+    from clip_runc.containers.state import known_to_runc
+
     def created() -> bool:
-        return exists_in_runtime(root, invocation.id)
+        return known_to_runc(root, invocation.id)
 
     def finish() -> object:
         return take_down(settings, prepared.key, prepared.state.creator, created)

@@ -8,7 +8,7 @@ which a watcher stays behind until the runtime has ended.
 
 from __future__ import annotations
 
-from clip_runc.runtime.cleanup import exists_in_runtime, take_down
+from clip_runc.runtime.cleanup import take_down
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def before_delete(invocation: Invocation, root: str) -> None:
         return  # another's, or damaged: gc's to judge
 
     def known() -> bool:
-        return exists_in_runtime(root, invocation.id)
+        return states.known_to_runc(root, invocation.id)
 
     def spare() -> bool:
         return known() or states.being_created(state)

@@ -258,6 +258,7 @@ class TestGc:
         machine.prepare("known")
         machine.forget_creator("known")
         (machine.root / "known").mkdir()
+        (machine.root / "known/state.json").touch()
         prepare(machine.settings, machine.key("api"), machine.image, nosuid=True)
         machine.forget_creator("api")
         before = machine.mounted()

@@ -74,6 +74,7 @@ def test_a_container_lives_while_its_runtime_knows_it(state: State, tmp_path: Pa
     state.root, state.boot = str(tmp_path), "now"
     assert not states.in_use(state, "now")
     (tmp_path / "c1").mkdir()
+    (tmp_path / "c1/state.json").touch()
     assert states.in_use(state, "now")
     assert not states.in_use(state, "another boot")
 
@@ -96,3 +97,20 @@ def test_a_mount_of_the_api_lives_until_reboot(state: State) -> None:
     state.root, state.boot = "", "now"
     assert states.in_use(state, "now")
     assert not states.in_use(state, "another boot")
+
+
+def test_half_made_containers_are_none(tmp_path: Path) -> None:
+    """One rule for gc, delete and the watcher: what a killed runtime left is no container."""
+    root = tmp_path / "root"
+    assert not states.known_to_runc("", "c1")
+    assert not states.known_to_runc(str(root), "c1")
+    (root / "c1").mkdir(parents=True)
+    for name in ("exec.fifo", "config.json", "state-123456"):
+        (root / "c1" / name).touch()
+        assert not states.known_to_runc(str(root), "c1")
+    for name in ("state.json", "status", "what another runtime has"):
+        (root / "c1" / name).touch()
+        assert states.known_to_runc(str(root), "c1")
+        (root / "c1" / name).unlink()
+    (root / "box_sandbox:c1.state").touch()
+    assert states.known_to_runc(str(root), "c1")
