@@ -99,6 +99,8 @@ def _resolve(settings: Settings, config: Config, bundle: int) -> Resolved:
 def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) -> LocalImage | None:
     """The image to use, made now if that is the policy; None to pass through."""
     if resolved.action not in ("build", "pull"):
+        if resolved.image is None and resolved.explicit:
+            report.log(invocation, "warning", f"clip-runc: not lazy: {resolved.why}")
         return resolved.image
     from clip_runc.images.request import build
 

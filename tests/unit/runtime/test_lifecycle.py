@@ -164,6 +164,21 @@ def test_a_bundle_of_others_passes(machine: Machine, monkeypatch: pytest.MonkeyP
     assert machine.config.stat() == before
 
 
+def test_a_named_image_that_passes_is_warned_of(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever wrote the annotation expected a lazy start; the reason is in the log."""
+    why = "annotation dev.clip-runc.image: host/image is not indexed here"
+    said: list[str] = []
+    monkeypatch.setattr("clip_runc.runtime.report.log", lambda *given: said.append(given[2]))
+    for explicit in (False, True):
+        found = Resolved("pass", None, "host/image", explicit, why)
+        monkeypatch.setattr("clip_runc.images.resolve.resolve", lambda *_, it=found: it)
+        create.create(machine.invocation(), "/real", str(machine.root), "")
+    assert said == [f"clip-runc: not lazy: {why}"]
+    assert machine.clean()
+
+
 def test_an_id_in_use_passes(machine: Machine) -> None:
     (machine.root / "c1").mkdir(parents=True)
     (machine.root / "c1/state.json").touch()
