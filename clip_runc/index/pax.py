@@ -107,11 +107,14 @@ def clamp_time(ns: int) -> int:
 def xattrs(values: dict[bytes, bytes], offset: int) -> Xattrs:
     """Collect the xattrs of a member, sorted by name.
 
-    Dropped: what no EROFS inode can hold by its prefix, and what overlayfs would obey.
+    Dropped: what no EROFS inode can hold by its prefix, and what overlayfs would obey.  An empty
+    value means that there is none, as in POSIX and in Go's ``archive/tar``.
     Raises ``LayerFormatError`` for values over 65535 bytes and for names over 255.
     """
     found: dict[bytes, bytes] = {}
     for key, value in values.items():
+        if not value:
+            continue
         if key.startswith(_LIBARCHIVE):
             name = _unquote(key[len(_LIBARCHIVE) :])
             if _SCHILY + name not in values and _kept(name):

@@ -12,6 +12,9 @@ Where it is silent:
 - A hard link keeps the owner, mode and times of what it links to; it may name an entry of
   a lower layer, a link or a symbolic link, never a directory.
 - AUFS's own files (``.wh..wh.*``) are skipped.
+- A character device 0:0 is overlayfs's own whiteout: there is nothing at its name, whatever a
+  lower layer has.  Mounted below an overlay it could be listed, and not be looked at.
+- A whiteout or marker in a directory that is not there does not make it.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from clip_runc.index.model import Entry
 _WHITEOUT = b".wh."
 _META = b".wh..wh."
 _OPAQUE = b".wh..wh..opq"
-_MAX_LINKS = 40  # as the kernel's, fs/namei.c MAXSYMLINKS
+_MAX_LINKS = 255  # as securejoin's, by which umoci and containerd apply layers
 _MAX_STEPS = 4096
 
 IMPLIED = Entry(b"", stat.S_IFDIR, 0o755)
@@ -53,7 +56,9 @@ class Node:
 
     @property
     def mode(self) -> int:
-        """``st_mode``: kind and permissions."""
+        """``st_mode``: kind and permissions; a symbolic link has those of every link."""
+        if self.entry.kind == stat.S_IFLNK:
+            return stat.S_IFLNK | 0o777
         return self.entry.kind | self.entry.mode
 
     def walk(self) -> Iterator[tuple[bytes, Node]]:
@@ -109,6 +114,10 @@ class _Layer:
     def _put(self, parent: Node, name: bytes, entry: Entry) -> None:
         children = _children(parent)
         old = children.get(name)
+        if entry.kind == stat.S_IFCHR and entry.rdev == (0, 0):
+            if old is not None:
+                self._remove(parent, name)
+            return
         if old is not None:
             if old.children is not None and entry.kind == stat.S_IFDIR:
                 self._restate(old, entry)
@@ -150,7 +159,9 @@ class _Layer:
 
     def _whiteout(self, directory: bytes, name: bytes) -> None:
         if name == _OPAQUE:
-            self._prune(self._parent(directory))
+            top = self._find(directory)
+            if top is not None:
+                self._prune(top)
             return
         if name.startswith(_META):
             return
@@ -215,47 +226,54 @@ class _Layer:
         return self._parents.get(path) or self._walk(path, make=False)
 
     def _walk(self, path: bytes, *, make: bool) -> Node | None:
-        """Resolve a path inside the image, symbolic links followed, ``..`` stopped at the root."""
-        stack = [self._root]
+        """Resolve a path inside the image, symbolic links followed, ``..`` stopped at the root.
+
+        What is missing on the way, and left again by ``..``, is not made.
+        """
+        names = [b""]
+        stack: list[Node | None] = [self._root]
         todo = path.split(b"/")[::-1] if path else []
         links = steps = 0
         while todo:
             name = todo.pop()
             steps += 1
             if name == b"..":
-                if len(stack) > 1:
-                    stack.pop()
+                del stack[max(1, len(stack) - 1) :]
+                del names[len(stack) :]
                 continue
             if name in (b"", b"."):
                 continue
             here = stack[-1]
-            child = _children(here).get(name)
+            child = here.children.get(name) if here and here.children else None
             if child is not None and child.entry.kind == stat.S_IFLNK:
                 links += 1
                 target = child.entry.link
                 if target.startswith(b"/"):
-                    del stack[1:]
+                    del stack[1:], names[1:]
                 todo += target.split(b"/")[::-1]
                 if links > _MAX_LINKS or steps + len(todo) > _MAX_STEPS:
                     raise LayerFormatError(
                         f"layer {self._number}: too many symbolic links in {path[:200]!r}"
                     )
                 continue
-            if child is None or child.children is None:
-                if not make:
-                    return None
+            stack.append(child if child is not None and child.children is not None else None)
+            names.append(name)
+        return self._made(stack, names) if make else stack[-1]
+
+    def _made(self, stack: list[Node | None], names: list[bytes]) -> Node:
+        """Make the directories that are missing; gives the last one."""
+        here = self._root
+        for name, node in zip(names[1:], stack[1:], strict=True):
+            here.touched = self._number
+            if node is None:
                 if len(name) > 255:
                     raise LayerFormatError(f"layer {self._number}: a name over 255 bytes")
-                child = Node(IMPLIED, self._number)
+                node = Node(IMPLIED, self._number)
                 self._linked.discard((here, name))
-                _children(here)[name] = child
-            elif make:
-                child.touched = self._number
-            stack.append(child)
-        if make:
-            for node in stack:
-                node.touched = self._number
-        return stack[-1]
+                _children(here)[name] = node
+            here = node
+        here.touched = self._number
+        return here
 
 
 def _children(node: Node) -> dict[bytes, Node]:

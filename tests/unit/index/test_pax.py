@@ -115,13 +115,19 @@ def test_dropped_xattrs(name: bytes) -> None:
     assert pax.xattrs({b"LIBARCHIVE.xattr." + name: b"eQ"}, 0) == ()
 
 
+def test_an_empty_value_takes_an_xattr_away() -> None:
+    text = b"27 SCHILY.xattr.user.a=one\n24 SCHILY.xattr.user.a=\n"
+    assert pax.xattrs(pax.parse(text, 0).values, 0) == ()
+    assert pax.xattrs({b"LIBARCHIVE.xattr.user.a": b""}, 0) == ()
+
+
 def test_large_xattrs_are_refused_with_the_reason() -> None:
     largest = {b"SCHILY.xattr.user.a": bytes(65535)}
     assert len(pax.xattrs(largest, 0)[0][1]) == 65535
     with pytest.raises(LayerFormatError, match="65536"):
         pax.xattrs({b"SCHILY.xattr.user.a": bytes(65536)}, 0)
     with pytest.raises(LayerFormatError, match="256"):
-        pax.xattrs({b"SCHILY.xattr.user." + b"n" * 251: b""}, 0)
+        pax.xattrs({b"SCHILY.xattr.user." + b"n" * 251: b"y"}, 0)
     with pytest.raises(LayerFormatError, match="too many"):
         pax.xattrs({b"SCHILY.xattr.user.%d" % n: bytes(65000) for n in range(5)}, 0)
 

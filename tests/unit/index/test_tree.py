@@ -101,7 +101,9 @@ def test_opaque_directories_wherever_the_marker_stands(place: int) -> None:
 
 
 def test_an_opaque_directory_that_was_not_there() -> None:
-    assert paths(flatten([[file("d/.wh..wh..opq")]])) == ["d"]
+    # as umoci; a marker is no entry, and what is not there needs no hiding
+    assert paths(flatten([[file("d/.wh..wh..opq")]])) == []
+    assert paths(flatten([[file("d")], [file("d/.wh..wh..opq")]])) == ["d"]
     assert paths(flatten([[file("x")], [file(".wh..wh..opq"), file("y")]])) == ["y"]
 
 
@@ -194,6 +196,32 @@ def test_endless_links_are_refused(links: list[Entry]) -> None:
         flatten([[*links, file("l/x"), file("l/" + "y/" * 2000 + "z")]])
 
 
+def test_a_link_is_not_followed_into_what_is_not_there() -> None:
+    layer = [folder("real"), symlink("link", "missing/../real"), file("link/a")]
+    assert paths(flatten([layer])) == ["link", "real", "real/a"]
+    assert paths(flatten([[file("f"), symlink("l", "f/../g"), file("l/a")]])) == [
+        "f", "g", "g/a", "l",
+    ]  # fmt: skip
+
+
+def test_links_are_followed_as_far_as_securejoin_does() -> None:
+    chain = [symlink(f"{n:03}", f"{n + 1:03}") for n in range(256)]
+    assert "256/a" in paths(flatten([[*chain, file("001/a")]]))
+    with pytest.raises(LayerFormatError):
+        flatten([[*chain, file("000/a")]])
+
+
+def test_a_device_0_0_is_a_whiteout_to_overlayfs() -> None:
+    device = Entry(b"a", stat.S_IFCHR)
+    assert paths(flatten([[file("a"), file("b")], [device]])) == ["b"]
+    assert paths(flatten([[device, replace(device, path=b"c", rdev=(0, 1))]])) == ["c"]
+    assert paths(flatten([[replace(device, kind=stat.S_IFBLK)]])) == ["a"]
+
+
+def test_a_link_has_the_mode_of_all_links() -> None:
+    assert at(flatten([[replace(symlink("l", "x"), mode=0o4600)]]), "l").mode == 0o120777
+
+
 def test_the_root_cannot_be_replaced() -> None:
     with pytest.raises(LayerFormatError):
         flatten([[file("")]])
@@ -202,7 +230,7 @@ def test_the_root_cannot_be_replaced() -> None:
 def test_deep_trees_with_markers_everywhere_cost_their_size_once() -> None:
     parts = [f"{'d/' * depth}" for depth in range(1, 1500)]
     lower = [file(part + "x") for part in parts]
-    upper = [file(part + ".wh..wh..opq") for part in parts]
+    upper = [entry for part in parts for entry in (folder(part[:-1]), file(part + ".wh..wh..opq"))]
     start = time.process_time()
     assert len(paths(flatten([lower, upper]))) == 1499
     assert len(paths(flatten([lower, upper[::-1]]))) == 1499
