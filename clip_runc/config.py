@@ -144,9 +144,14 @@ class Settings:
         return f"{self.state_dir}/containers"
 
     @property
+    def control_dir(self) -> str:
+        """Where clipd's control socket is; 0700."""
+        return f"{self.run_dir}/control"
+
+    @property
     def socket(self) -> str:
         """clipd's control socket (0600, in a 0700 directory)."""
-        return f"{self.run_dir}/clipd.sock"
+        return f"{self.control_dir}/clipd.sock"
 
     @property
     def fuse_dir(self) -> str:

@@ -62,6 +62,7 @@ def make_directories(settings: Settings) -> None:
     """What the processes of clipd need; the store belongs to the server."""
     make_private_dir(settings.run_dir, 0o711)
     make_private_dir(settings.lock_dir)
+    make_private_dir(settings.control_dir)
     owner = settings.server_uid
     make_private_dir(settings.store_dir, 0o700, (owner, owner))
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import random
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -299,6 +300,17 @@ def test_the_server_has_no_privileges(served: Served) -> None:
     assert fields["NoNewPrivs"] == "1"
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
         assert int(fields[name], 16) == 0
+
+
+def test_the_control_socket_is_roots_alone(served: Served) -> None:
+    settings = served.settings
+    assert stat.S_IMODE(os.stat(settings.control_dir).st_mode) == 0o700
+    assert stat.S_IMODE(os.stat(settings.socket).st_mode) == 0o600
+    knock = f"import socket; socket.socket(1, 5).connect({settings.socket!r})"
+    served.machine.directory.chmod(0o711)  # only what is clipd's own stands in the way
+    argv = [sys.executable, "-I", "-S", "-c", knock]
+    done = subprocess.run(argv, user=65534, capture_output=True, text=True, check=False)
+    assert "PermissionError" in done.stderr
 
 
 def test_started_twice_at_one_instant_is_one(clip: ClipMachine) -> None:

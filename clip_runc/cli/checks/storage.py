@@ -77,6 +77,7 @@ def permissions(settings: Settings) -> list[Finding]:
         (settings.run_dir, 0o711, 0),
         (settings.lock_dir, 0o700, 0),
         (settings.lease_dir, 0o700, 0),
+        (settings.control_dir, 0o700, 0),
         (settings.socket, 0o600, 0),
         (settings.state_dir, 0o755, 0),
         (settings.container_dir, 0o700, 0),

@@ -205,6 +205,7 @@ def test_an_image_with_a_lease_is_not_unmounted(machine: Machine) -> None:
     assert not mount.unmount_image(machine.settings, HEX)
     assert [x.manifest_hex for x in mount.mounted_images(machine.settings)] == [HEX]
     lease.unlink()
+    Path(machine.settings.control_dir).mkdir()
     Path(machine.settings.socket).touch()
     assert mount.unmount_image(machine.settings, HEX)
     assert machine.clipd.asked == [f"attach {HEX}", f"detach {HEX}"]

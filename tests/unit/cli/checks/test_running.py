@@ -29,7 +29,8 @@ def test_a_clipd_that_does_not_run_is_all_right(tmp_path: Path) -> None:
 
 
 def test_a_socket_that_nobody_listens_to(tmp_path: Path) -> None:
-    (tmp_path / "clipd.sock").touch()
+    (tmp_path / "control").mkdir()
+    (tmp_path / "control/clipd.sock").touch()
     found = running.check(Settings(run_dir=str(tmp_path)))[0]
     assert found.level == FAIL
     assert "clipd.log" in found.remedy
