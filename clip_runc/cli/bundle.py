@@ -15,7 +15,7 @@ from clip_runc.config import ANNOTATION_INDEX, Settings, load
 from clip_runc.errors import BundleError
 from clip_runc.images.content import read_small
 from clip_runc.images.runtime_spec import Choices, runtime_spec
-from clip_runc.images.source import registry_of
+from clip_runc.images.source import access_of
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.linux.files import write_atomic
 
@@ -84,8 +84,8 @@ def write_bundle(settings: Settings, reference: str, directory: str, choices: Ch
     config = _image_config(clip)
     accounts: dict[bytes, bytes] = {}
     if needs_accounts(choices.user or (config.get("config") or {}).get("User") or ""):
-        registry = registry_of(settings, clip)
-        accounts = read_small(clip, registry, _ACCOUNTS, uid=settings.server_uid)
+        access = access_of(settings, clip)
+        accounts = read_small(clip, access, _ACCOUNTS, uid=settings.server_uid)
     name = f"{clip.source}@{clip.manifest_digest}" if looks_like_file(reference) else reference
     spec = runtime_spec(
         config,

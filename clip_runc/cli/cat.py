@@ -17,14 +17,14 @@ from clip_runc.config import load
 def command(index: str, path: str) -> None:
     """Print PATH of INDEX (a .clip file, or a reference that is indexed here)."""
     from clip_runc.images.content import stream_file
-    from clip_runc.images.source import registry_of
+    from clip_runc.images.source import access_of
 
     settings = load()
     clip = open_index(settings, index)
     sys.stdout.flush()
     stream_file(
         clip,
-        registry_of(settings, clip),
+        access_of(settings, clip),
         os.fsencode(path),
         sys.stdout.fileno(),
         uid=settings.server_uid,

@@ -12,7 +12,7 @@ from clip_runc.cli.opening import index_path
 from clip_runc.config import load
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
-from clip_runc.linux.privileges import run_unprivileged
+from clip_runc.linux.unprivileged import run_unprivileged
 
 
 @click.command("inspect")
@@ -23,9 +23,10 @@ def command(index: str, as_json: bool) -> None:
     settings = load()
     path = index_path(settings, index)
     clip = ClipFile.open(path)
+    fd = clip.fileno()
     # The whole file is looked through here, which only a process without privileges may do.
     summary = run_unprivileged(
-        settings.server_uid, _summary, clip, os.path.getsize(path), keep_fds=[clip.fileno()]
+        settings.server_uid, _summary, fd, os.path.getsize(path), keep_fds=[fd]
     )
     assert isinstance(summary, dict)
     if as_json:
@@ -34,7 +35,8 @@ def command(index: str, as_json: bool) -> None:
         _show(path, summary)
 
 
-def _summary(clip: ClipFile, file_size: int) -> dict[str, Any]:
+def _summary(fd: int, file_size: int) -> dict[str, Any]:
+    clip = ClipFile.open(fd)
     stats = check_clip(clip)
     compressed = sum(layer.comp_size for layer in clip.layers)
     return {

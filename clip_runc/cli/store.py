@@ -69,18 +69,15 @@ def verify_layers() -> int:
 
     What is bad is forgotten and fetched again when it is read next.
     """
+    from clip_runc.images.inspection import check_stored
     from clip_runc.images.local import list_images
     from clip_runc.index.clipfile import ClipFile
     from clip_runc.linux.files import boot_id
-    from clip_runc.linux.privileges import run_unprivileged
-    from clip_runc.store.checking import check_layer
+    from clip_runc.linux.unprivileged import run_unprivileged
 
     settings = load()
     fd = _open(settings.store_dir)
     boot, seen, bad = boot_id(), set(), 0
-
-    def check(index: int, number: int) -> list[int] | None:
-        return check_layer(fd, ClipFile.open(index).layers[number], boot)
 
     for image, _ in list_images(settings) if fd >= 0 else ():
         index = os.open(image.index_path, os.O_RDONLY | os.O_CLOEXEC)
@@ -89,7 +86,11 @@ def verify_layers() -> int:
                 continue
             seen.add(layer.diff_id)
             result = run_unprivileged(
-                settings.server_uid, check, index, number, keep_fds=[fd, index], seconds=36_000
+                settings.server_uid,
+                check_stored,
+                *(fd, index, number, boot),
+                keep_fds=[fd, index],
+                seconds=36_000,
             )
             if isinstance(result, list):
                 good, wrong = result

@@ -143,7 +143,7 @@ def _copy(source: int, path: str) -> str:
 def _check(settings: Settings, clip: str, erofs: str, name: str) -> dict[str, object]:
     """Check the index and write out its EROFS image, both in an unprivileged child."""
     from clip_runc.images import inspection
-    from clip_runc.linux.privileges import run_unprivileged
+    from clip_runc.linux.unprivileged import run_unprivileged
 
     readable = os.open(clip, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:

@@ -16,7 +16,7 @@ from clip_runc.images.make import IndexResult, Progress, index_image
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.erofs_read import ErofsImage
-from clip_runc.linux.privileges import run_unprivileged
+from clip_runc.linux.unprivileged import run_unprivileged
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import load as load_credentials
 from clip_runc.registry.reference import Reference
@@ -85,9 +85,10 @@ def verify(
 
 def _check_inside(settings: Settings, clip: ClipFile) -> list[Check]:
     """Parse everything, as a process without privileges where we are root."""
+    fd = clip.fileno()
     try:
         answer = run_unprivileged(
-            settings.server_uid, inspect, clip, keep_fds=(clip.fileno(),), seconds=_SECONDS
+            settings.server_uid, inspect, fd, keep_fds=(fd,), seconds=_SECONDS
         )
     except ClipError as error:
         return [Check(False, f"the index is sound: {error}")]
@@ -95,8 +96,9 @@ def _check_inside(settings: Settings, clip: ClipFile) -> list[Check]:
     return [Check(bool(ok), str(text)) for ok, text in rows]
 
 
-def inspect(clip: ClipFile) -> list[tuple[bool, str]]:
-    """The checks that need nothing but the index.  Raises ``IndexFormatError``."""
+def inspect(fd: int) -> list[tuple[bool, str]]:
+    """The checks that need nothing but the index open as ``fd``.  Raises ``IndexFormatError``."""
+    clip = ClipFile.open(fd)
     stats = check_clip(clip)
     found = [
         (True, f"the manifest is {clip.manifest_digest}, and config and layers are what it names"),

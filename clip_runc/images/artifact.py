@@ -7,7 +7,7 @@ Source: OCI image-spec 1.1, manifest.md ("Guidelines for Artifact Usage").
 
 from __future__ import annotations
 
-import encodings.idna  # noqa: F401  # for host names; a child without privileges may not find it
+import encodings.idna  # noqa: F401  # for host names; without privileges it may not be found
 import hashlib
 import os
 import time
@@ -19,7 +19,7 @@ from clip_runc.errors import BadResponse, ClipError, DigestMismatch, NotFound, S
 from clip_runc.images import adding, local
 from clip_runc.images.source import registry_at
 from clip_runc.index.clipfile import ClipFile
-from clip_runc.linux.privileges import run_unprivileged
+from clip_runc.linux.unprivileged import run_unprivileged
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials, lookup
 from clip_runc.registry.image import OCI_MANIFEST, RegistryImage, descriptor, parse_json

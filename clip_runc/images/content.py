@@ -1,6 +1,6 @@
 """Files of an image without a mount: what ``clipctl cat``, ``bundle`` and ``ls`` look at.
 
-Parsing, fetching and inflating happen in a child without privileges when we are root; what
+Parsing, fetching and inflating happen in a process without privileges when we are root; what
 is fetched goes to a temporary store that ends with the call, so that nothing of a store that
 clipd owns is touched.
 """
@@ -8,17 +8,19 @@ clipd owns is touched.
 from __future__ import annotations
 
 import base64
-import encodings.idna  # noqa: F401  # for host names; a child without privileges may not find it
+import contextlib
+import encodings.idna  # noqa: F401  # for host names; without privileges it may not be found
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from clip_runc.errors import ClipError, IndexFormatError
+from clip_runc.images.source import Access
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.erofs_read import ErofsImage, Inode
 from clip_runc.linux.files import boot_id
-from clip_runc.linux.privileges import run_unprivileged
+from clip_runc.linux.unprivileged import run_unprivileged
 from clip_runc.store import ChunkStore, Fetcher, LayerReader
 
 _PIECE = 4 << 20
@@ -73,35 +75,24 @@ class ImageContent:
         return self._readers[device].request(start, count).result()
 
 
-def stream_file(clip: ClipFile, fetcher: Fetcher, path: bytes, out_fd: int, *, uid: int) -> None:
+def stream_file(clip: ClipFile, access: Access, path: bytes, out_fd: int, *, uid: int) -> None:
     """Write the file at ``path`` to the descriptor ``out_fd``.  Raises ``ClipError``."""
+    _in_child(_stream, clip, access, path, out_fd, uid=uid, keep_fds=[out_fd])
 
-    def work(directory_fd: int) -> None:
-        content = ImageContent(clip, fetcher, directory_fd)
-        try:
-            for piece in content.read(path):
-                view = memoryview(piece)
-                while view:
-                    view = view[os.write(out_fd, view) :]
-        finally:
-            content.close()
 
-    _in_child(work, clip, uid, keep_fds=[out_fd])
+def _stream(index_fd: int, directory_fd: int, access: Access, path: bytes, out_fd: int) -> None:
+    with _opened(index_fd, directory_fd, access) as content:
+        for piece in content.read(path):
+            view = memoryview(piece)
+            while view:
+                view = view[os.write(out_fd, view) :]
 
 
 def read_small(
-    clip: ClipFile, fetcher: Fetcher, paths: Sequence[bytes], *, uid: int
+    clip: ClipFile, access: Access, paths: Sequence[bytes], *, uid: int
 ) -> dict[bytes, bytes]:
     """The contents of small files; those that do not exist are left out."""
-
-    def work(directory_fd: int) -> list[str | None]:
-        content = ImageContent(clip, fetcher, directory_fd)
-        try:
-            return [_small(content, path) for path in paths]
-        finally:
-            content.close()
-
-    answers = _in_child(work, clip, uid)
+    answers = _in_child(_read_small, clip, access, list(paths), uid=uid)
     if not isinstance(answers, list) or len(answers) != len(paths):
         raise IndexFormatError("the unprivileged reader gave no answer")
     return {
@@ -109,6 +100,23 @@ def read_small(
         for path, answer in zip(paths, answers, strict=True)
         if answer is not None
     }
+
+
+def _read_small(
+    index_fd: int, directory_fd: int, access: Access, paths: list[bytes]
+) -> list[str | None]:
+    with _opened(index_fd, directory_fd, access) as content:
+        return [_small(content, path) for path in paths]
+
+
+@contextlib.contextmanager
+def _opened(index_fd: int, directory_fd: int, access: Access) -> Iterator[ImageContent]:
+    with ClipFile.open(index_fd) as clip, access.connect() as registry:
+        content = ImageContent(clip, registry, directory_fd)
+        try:
+            yield content
+        finally:
+            content.close()
 
 
 def _small(content: ImageContent, path: bytes) -> str | None:
@@ -123,14 +131,22 @@ def _small(content: ImageContent, path: bytes) -> str | None:
     return base64.b64encode(b"".join(content.read(path))).decode()
 
 
-def _in_child(work: object, clip: ClipFile, uid: int, keep_fds: Sequence[int] = ()) -> object:
-    assert callable(work)
+def _in_child(
+    work: Callable[..., object],
+    clip: ClipFile,
+    *arguments: object,
+    uid: int,
+    keep_fds: Sequence[int] = (),
+) -> object:
+    """``work(index descriptor, temporary directory, *arguments)`` without privileges."""
     with tempfile.TemporaryDirectory(prefix="clip-content-", dir="/var/tmp") as directory:
         if os.geteuid() == 0:
             os.chown(directory, uid, uid)
         directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fds = (clip.fileno(), directory_fd)
         try:
-            fds = [directory_fd, clip.fileno(), *keep_fds]
-            return run_unprivileged(uid, work, directory_fd, keep_fds=fds, seconds=3600)
+            return run_unprivileged(
+                uid, work, *fds, *arguments, keep_fds=[*fds, *keep_fds], seconds=3600
+            )
         finally:
             os.close(directory_fd)

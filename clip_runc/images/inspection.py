@@ -10,6 +10,7 @@ import zstandard  # noqa: F401
 
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
+from clip_runc.store.checking import check_layer
 
 _PIECE = 1 << 20
 
@@ -26,6 +27,12 @@ def check_and_extract(index_fd: int, erofs_fd: int) -> dict[str, object]:
     while view:
         view = view[os.write(erofs_fd, view[:_PIECE]) :]
     return describe(clip)
+
+
+def check_stored(store_fd: int, index_fd: int, number: int, boot: str) -> list[int] | None:
+    """What ``check_layer`` finds of the stored bytes of layer ``number`` of that index."""
+    with ClipFile.open(index_fd) as clip:
+        return check_layer(store_fd, clip.layers[number], boot)
 
 
 def describe(clip: ClipFile) -> dict[str, object]:

@@ -22,7 +22,7 @@ from clip_runc.images.artifact import local_index
 from clip_runc.images.content import read_small
 from clip_runc.images.explain import program
 from clip_runc.images.make import Progress, index_image
-from clip_runc.images.source import registry_at
+from clip_runc.images.source import access_to, registry_at
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.registry import image as images
 from clip_runc.registry import platforms
@@ -188,7 +188,8 @@ def _files(
         with ClipFile.open(path) as clip:
             index = io.BytesIO()
             clip.write_with_source(index, image.reference.name)
-            accounts = read_small(clip, image.registry, _ACCOUNTS, uid=settings.server_uid)
+            access = access_to(settings, image.reference)
+            accounts = read_small(clip, access, _ACCOUNTS, uid=settings.server_uid)
     files: dict[str, bytes | str] = {f"{stub.DIRECTORY}/{stub.FILE}": index.getvalue()}
     files |= {name.decode().lstrip("/"): data for name, data in accounts.items()}
     text = (

@@ -10,7 +10,7 @@ from clip_runc.config import Settings
 from clip_runc.images.make import Progress, index_image
 from clip_runc.index.clip_diff import clip_diff, spacing
 from clip_runc.index.clipfile import ClipFile
-from clip_runc.linux.privileges import run_unprivileged
+from clip_runc.linux.unprivileged import run_unprivileged
 
 _SHOWN = 100
 _SECONDS = 600
@@ -45,16 +45,17 @@ def differences(
             answer = run_unprivileged(
                 settings.server_uid,
                 _compare,
-                given,
-                rebuilt,
+                given.fileno(),
+                rebuilt.fileno(),
                 keep_fds=(given.fileno(), rebuilt.fileno()),
                 seconds=_SECONDS,
             )
     return [str(line) for line in answer] if isinstance(answer, list) else []
 
 
-def _compare(given: ClipFile, rebuilt: ClipFile) -> list[str]:
-    found = list(itertools.islice(clip_diff(given, rebuilt), _SHOWN + 1))
+def _compare(given_fd: int, rebuilt_fd: int) -> list[str]:
+    with ClipFile.open(given_fd) as given, ClipFile.open(rebuilt_fd) as rebuilt:
+        found = list(itertools.islice(clip_diff(given, rebuilt), _SHOWN + 1))
     if len(found) > _SHOWN:
         found[_SHOWN:] = ["and more"]
     return found

@@ -2,22 +2,42 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from clip_runc.config import Settings
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.registry.client import Registry
-from clip_runc.registry.credentials import lookup
+from clip_runc.registry.credentials import Credentials, lookup
 from clip_runc.registry.reference import Reference
+
+
+@dataclass(frozen=True)
+class Access:
+    """All that it takes to connect to a repository; a value that another process can be given."""
+
+    reference: Reference
+    credentials: Credentials | None = None
+    plain_http: bool = False
+
+    def connect(self) -> Registry:
+        """A client of its own."""
+        return Registry(self.reference, credentials=self.credentials, plain_http=self.plain_http)
+
+
+def access_to(settings: Settings, reference: Reference) -> Access:
+    """How this host gets at the repository of ``reference``."""
+    return Access(
+        reference,
+        lookup(reference.registry, reference.repository),
+        reference.registry in settings.plain_http,
+    )
 
 
 def registry_at(settings: Settings, reference: Reference) -> Registry:
     """A client for the repository of ``reference``."""
-    return Registry(
-        reference,
-        credentials=lookup(reference.registry, reference.repository),
-        plain_http=reference.registry in settings.plain_http,
-    )
+    return access_to(settings, reference).connect()
 
 
-def registry_of(settings: Settings, clip: ClipFile) -> Registry:
-    """A client for the repository that ``clip`` was made from, at the image's digest."""
-    return registry_at(settings, Reference.parse(f"{clip.source}@{clip.manifest_digest}"))
+def access_of(settings: Settings, clip: ClipFile) -> Access:
+    """How to get at the repository that ``clip`` was made from, at the image's digest."""
+    return access_to(settings, Reference.parse(f"{clip.source}@{clip.manifest_digest}"))

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import ctypes
-import json
 import os
 import resource
-import signal
 
-from clip_runc import errors
 from clip_runc.linux import syscalls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
 # include/uapi/linux/prctl.h
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NAME = 1, 4, 15
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL = 47, 4
 _CAPABILITY_VERSION_3 = 0x20080522
-_RESULT_LIMIT = 64 << 20
 
 
 def set_name(name: str) -> None:
@@ -101,76 +97,6 @@ def _refuse_way_back() -> None:
     raise PermissionError("root could be had back after dropping privileges")
 
 
-def run_unprivileged(
-    uid: int,
-    function: Callable[..., object],
-    *arguments: object,
-    keep_fds: Iterable[int] = (),
-    seconds: int = 120,
-    memory: int = 2 << 30,
-) -> object:
-    """``function(*arguments)`` in a forked child without privileges; its result, as JSON has it.
-
-    For untrusted bytes in a process of root.  The child keeps stdio and ``keep_fds``, may use
-    ``seconds`` of CPU and ``memory`` bytes of address space, and dies with us.  A ``ClipError``
-    of the child is raised here as the same class; any other end is a plain ``ClipError``.
-    Imports ought to be done before: the child may be unable to read the package.
-    """
-    receive, send = os.pipe()
-    child = os.fork()
-    if child == 0:
-        _child(uid, send, function, arguments, [*keep_fds, send], seconds, memory)
-    os.close(send)
-    try:
-        with os.fdopen(receive, "rb") as pipe:
-            answer = pipe.read(_RESULT_LIMIT + 1)
-    finally:
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    return _result(answer, status, getattr(function, "__name__", "function"))
-
-
-def _child(
-    uid: int,
-    send: int,
-    function: Callable[..., object],
-    arguments: tuple[object, ...],
-    keep_fds: Iterable[int],
-    seconds: int,
-    memory: int,
-) -> None:
-    """Never returns: the caller's stack, handlers and buffers belong to the parent."""
-    try:
-        set_death_signal(signal.SIGKILL)
-        drop_privileges(uid, keep_fds=keep_fds, memory=memory)
-        set_death_signal(signal.SIGKILL)  # setresuid() has cleared it
-        _limit(resource.RLIMIT_CPU, seconds)
-        answer: dict[str, object] = {"result": function(*arguments)}
-    except errors.ClipError as error:
-        answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
-    except BaseException as error:
-        answer = {"error": "ClipError", "message": f"{type(error).__name__}: {error}", "hint": ""}
-    try:
-        data = json.dumps(answer).encode()
-        while data:
-            data = data[os.write(send, data) :]
-    finally:
-        os._exit(0)
-
-
-def _result(answer: bytes, status: int, name: str) -> object:
-    try:
-        value = json.loads(answer) if len(answer) <= _RESULT_LIMIT else None
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        how = f"killed by signal {-status}" if status < 0 else f"exit status {status}"
-        raise errors.ClipError(
-            f"{name} did not finish in its unprivileged process: {how}",
-            "the input is damaged or made to deceive, or memory is short",
-        )
-    if "error" not in value:
-        return value.get("result")
-    kind = getattr(errors, str(value["error"]), errors.ClipError)
-    if not (isinstance(kind, type) and issubclass(kind, errors.ClipError)):
-        kind = errors.ClipError
-    raise kind(str(value.get("message", "")), str(value.get("hint", "")))
+def limit_cpu(seconds: int) -> None:
+    """End this process when it has used so much CPU time."""
+    _limit(resource.RLIMIT_CPU, seconds)

@@ -4,7 +4,7 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,6 @@ CONFIG = {
 def fake() -> Iterator[FakeRegistry]:
     with FakeRegistry() as registry:
         yield registry
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A fork of a process with the fake registry's threads can inherit a lock that one of them
-    holds, and wait for it for ever; clipctl forks before it has any."""
-
-    def call(uid: int, function: Callable[..., object], *arguments: object, **_: object) -> object:
-        return json.loads(json.dumps(function(*arguments)))
-
-    monkeypatch.setattr("clip_runc.images.content.run_unprivileged", call)
 
 
 @pytest.fixture

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import signal
 
-import pytest
-
-from clip_runc.errors import ClipError, DigestMismatch
-from clip_runc.linux.privileges import run_unprivileged
+from clip_runc.linux.unprivileged import run_unprivileged
 
 UID = 61217
 
@@ -54,31 +50,3 @@ def test_descriptors_are_closed_but_those_to_keep() -> None:
     assert kept in found
     assert other not in found
     assert len(found) == 2  # the pipe of the result is the other one
-
-
-def _mismatch() -> None:
-    raise DigestMismatch("wrong bytes", "fetch again")
-
-
-def test_our_errors_keep_their_class() -> None:
-    with pytest.raises(DigestMismatch, match="wrong bytes") as caught:
-        run_unprivileged(UID, _mismatch)
-    assert caught.value.hint == "fetch again"
-
-
-def _suicide() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _bomb() -> int:
-    return len(bytearray(1 << 30))
-
-
-def test_a_dead_child_is_an_error() -> None:
-    with pytest.raises(ClipError, match="killed by signal 9"):
-        run_unprivileged(UID, _suicide)
-
-
-def test_memory_is_limited() -> None:
-    with pytest.raises(ClipError, match="MemoryError"):
-        run_unprivileged(UID, _bomb, memory=512 << 20)
