@@ -1,8 +1,7 @@
 """Verified chunks that could not be stored: a few are kept in memory.
 
 Without it each read of 128 KiB from a store that is full would fetch the whole chunk again.
-What is fetched ahead of a reader (``readahead.BOUND``) must fit too, or it is pushed out before
-it is read and fetched twice; so only bytes are counted.  The caller locks.
+The caller locks.
 """
 
 from __future__ import annotations
@@ -10,13 +9,15 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Hashable
 
+CHUNKS = 8
 BYTES = 64 << 20
 
 
 class Held:
     """The last few unstorable chunks, by (owner, chunk)."""
 
-    def __init__(self, limit: int = BYTES) -> None:
+    def __init__(self, chunks: int = CHUNKS, limit: int = BYTES) -> None:
+        self._chunks = chunks
         self._limit = limit
         self._size = 0
         self._kept: OrderedDict[tuple[Hashable, int], bytes] = OrderedDict()
@@ -33,7 +34,7 @@ class Held:
         self._kept[owner, chunk] = data
         self._size += len(data)
         pushed = []
-        while len(self._kept) > 1 and self._size > self._limit:
+        while len(self._kept) > 1 and (len(self._kept) > self._chunks or self._size > self._limit):
             key, old = self._kept.popitem(last=False)
             self._size -= len(old)
             pushed.append(key)

@@ -79,6 +79,7 @@ class LayerState:
         self.wants = Wants()
         self.pending: dict[int, list[Waiter]] = {}
         self.fetching = 0
+        self.storing = True  # the last chunk that came could be stored
         self.closed = False
         self.on_complete: list[Callable[[], None]] = []
 
@@ -307,6 +308,7 @@ class LayerState:
         """Put ``chunk`` into its resting ``state``; returns who waits.  ``marking`` is held."""
         with self.pool.lock:
             self.states.move(chunk, state)
+            self.storing = state != HELD
             if state == HELD:
                 self.stats.count(store_errors=1)
                 self._hold(chunk, data)

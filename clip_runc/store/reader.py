@@ -174,7 +174,8 @@ class LayerReader:
 
     def _advance(self, offset: int, end: int) -> None:
         state = self._state
-        if state.work.streamed:
+        # what is fetched ahead and cannot be stored would be pushed out before it is read
+        if state.work.streamed or not state.storing:
             return
         with self._ahead_lock:
             ahead = self._ahead.touch(offset, end)

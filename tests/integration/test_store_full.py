@@ -93,8 +93,9 @@ def test_a_full_store_serves_and_goes_on_when_there_is_room(
         read_all(reader, blob.data)
         read_all(reader, blob.data)
         assert 0 < reader.present() < 8 and not reader.complete
-        # each chunk once a round, whatever could be stored, and not once a read
-        assert blob.requests - before <= 2 * len(layer.chunks)
+        # each chunk once a round, whatever could be stored, and not once a read; and what was
+        # on its way ahead of the reader when the disk became full
+        assert blob.requests - before <= 3 * len(layer.chunks)
         assert caplog.text.count("No space left") == 1
     finally:
         store.close()
