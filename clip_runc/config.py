@@ -63,6 +63,10 @@ DEFAULTS: dict[str, object] = {
     "image_linger": 300,
     # threads that fetch and inflate
     "fetch_threads": 6,
+    # a cold start fetches at once what the index lists for the command (clipctl record)
+    "prefetch": True,
+    # bytes a second that are fetched by a list; 0: as fast as it goes
+    "prefetch_rate": 0,
     # the least that clipd logs
     "log_level": "info",
     # how clipd logs: lines for people, or a JSON object a line
@@ -108,6 +112,8 @@ class Settings:
     image_linger: int
     fetch_threads: int
     log_level: str
+    prefetch: bool
+    prefetch_rate: int
     log_format: str
 
     def __init__(self, **values: object) -> None:

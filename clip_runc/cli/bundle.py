@@ -13,6 +13,7 @@ import click
 from clip_runc.cli.opening import ensure_index, looks_like_file
 from clip_runc.config import ANNOTATION_INDEX, Settings, load
 from clip_runc.errors import BundleError
+from clip_runc.images.command import arguments_of
 from clip_runc.images.content import read_small
 from clip_runc.images.runtime_spec import Choices, runtime_spec
 from clip_runc.images.source import access_of
@@ -77,8 +78,11 @@ def command(
     click.echo(f"{directory}: try  clip-runc run --bundle {directory} ctr1")
 
 
-def write_bundle(settings: Settings, reference: str, directory: str, choices: Choices) -> None:
-    """Make ``directory`` with config.json and an empty rootfs.  Raises ``ClipError``."""
+def write_bundle(settings: Settings, reference: str, directory: str, choices: Choices) -> list[str]:
+    """Make ``directory`` with config.json and an empty rootfs; the key of its command.
+
+    Raises ``ClipError``.
+    """
     path = ensure_index(settings, reference)
     clip = ClipFile.open(path)
     config = _image_config(clip)
@@ -99,6 +103,7 @@ def write_bundle(settings: Settings, reference: str, directory: str, choices: Ch
     Path(directory, "rootfs").mkdir(parents=True, exist_ok=True, mode=0o755)
     data = json.dumps(spec, indent=2, ensure_ascii=False).encode()
     write_atomic(f"{directory}/config.json", data, mode=0o600)
+    return arguments_of(spec)
 
 
 def needs_accounts(user: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from typing import Any
 
 import click
@@ -12,6 +13,7 @@ from clip_runc.cli.opening import index_path
 from clip_runc.config import load
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
+from clip_runc.index.prefetch import listed_bytes
 from clip_runc.linux.unprivileged import run_unprivileged
 
 
@@ -54,7 +56,15 @@ def _summary(fd: int, file_size: int) -> dict[str, Any]:
         "symlinks": stats.symlinks,
         "others": stats.others,
         "file_bytes": stats.bytes,
-        "prefetch": len(clip.prefetch()),
+        "prefetch": [
+            {
+                "command": one.command,
+                "ranges": len(one.ranges),
+                "phases": 1 + max((r.phase for r in one.ranges), default=-1),
+                "bytes": listed_bytes(one, clip.layers),
+            }
+            for one in clip.prefetch()
+        ],
         "layers": [
             {
                 "digest": layer.digest,
@@ -71,6 +81,11 @@ def _summary(fd: int, file_size: int) -> dict[str, Any]:
     }
 
 
+def _list_line(one: dict[str, Any]) -> str:
+    command = "".join(c if c.isprintable() else "?" for c in shlex.join(one["command"]))
+    return f"{size(one['bytes'])} in {one['ranges']} ranges for {command[:200]}"
+
+
 def _show(path: str, summary: dict[str, Any]) -> None:
     rows = [
         ("index", f"{path} ({size(summary['size'])}, {summary['share']:.2%} of the layers)"),
@@ -83,7 +98,7 @@ def _show(path: str, summary: dict[str, Any]) -> None:
             f"{summary['symlinks']} symlinks, {summary['others']} others; "
             f"{size(summary['file_bytes'])} of file data",
         ),
-        ("prefetch", f"{summary['prefetch']} ranges" if summary["prefetch"] else "no list"),
+        ("prefetch", "; ".join(map(_list_line, summary["prefetch"])) or "no list"),
     ]
     for name, value in rows:
         click.echo(f"{name:<9} {value}")

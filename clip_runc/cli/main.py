@@ -32,6 +32,7 @@ COMMANDS = {
     "publish": "push a stub of an image, which any container engine pulls",
     "pull": "fetch an index that was pushed beside its image",
     "push": "store an index beside its image in the registry",
+    "record": "note in an index what a command reads, to be fetched first",
     "run": "run a container of an image, indexing it first where needed",
     "status": "show what serves layer data",
     "stop": "stop clipd",

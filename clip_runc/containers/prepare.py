@@ -16,6 +16,8 @@ from clip_runc.linux.files import boot_id, lock, make_private_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from clip_runc.config import Settings
     from clip_runc.containers.state import State
     from clip_runc.images.local import LocalImage
@@ -54,12 +56,14 @@ def prepare(
     root: str = "",
     container_id: str = "",
     bundle: str = "",
+    command: Sequence[str] = (),
 ) -> Prepared:
     """Mount a root filesystem of ``image`` for container ``key``.
 
     ``root`` and ``container_id`` are runc's: by them ``gc`` knows later whether the container
-    still exists.  What a crashed attempt left under the key is taken away first; a container
-    that exists, or that another process is just making, raises ``BundleError``.
+    still exists; what the index lists for ``command`` may be fetched early.  What a crashed
+    attempt left under the key is taken away first; a container that exists, or that another
+    process is just making, raises ``BundleError``.
     Raises ``StorageRefused``, ``MountFailed``, ``ServerError``, ``StoreError``.
     """
     make_directories(settings)
@@ -67,7 +71,7 @@ def prepare(
         state = _new_state(key, image, root, container_id, bundle)
         _make_room(settings, state)
         try:
-            return _prepare(settings, state, image, nosuid)
+            return _prepare(settings, state, image, nosuid, command)
         except BaseException as error:
             _undo(settings, key)
             if isinstance(error, OSError):
@@ -128,13 +132,15 @@ def _make_room(settings: Settings, new: State) -> None:
             )
 
 
-def _prepare(settings: Settings, state: State, image: LocalImage, nosuid: bool) -> Prepared:
+def _prepare(
+    settings: Settings, state: State, image: LocalImage, nosuid: bool, command: Sequence[str]
+) -> Prepared:
     base = states.directory(settings, state.key)
     upper, work = f"{base}/upper", f"{base}/work"
     os.mkdir(base, 0o700)
     states.save(settings, state, durable=False)
     leases.acquire(settings, state.image, state.key)
-    mounted = mount_image(settings, image)
+    mounted = mount_image(settings, image, command, state.key)
     state.mode = mounted.mode
     states.save(settings, state, durable=False)
     _make_upper(upper, mounted.lower)

@@ -5,15 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from clip_runc.errors import ClipError, DigestMismatch
+from clip_runc.fs.recording import EVENTS, ObservedFetcher, Observers
 from clip_runc.fs.sources import Sources
 from clip_runc.fs.view import Image, LayerFile, View
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.model import Layer
+from clip_runc.index.prefetch import choose
 from clip_runc.store import ChunkStore, LayerReader
 from clip_runc.store.geometry import Geometry
+from clip_runc.store.replay import Part, Replay
+
+TRACE_ROWS = 1500
+"""Rows in one answer: a message has at most ``protocol.LIMIT`` bytes."""
 
 
 class _Open:
@@ -43,11 +51,18 @@ class _Open:
 class Catalog:
     """What the server has attached, and what it says about it."""
 
-    def __init__(self, view: View, store: ChunkStore, sources: Sources) -> None:
+    def __init__(
+        self, view: View, store: ChunkStore, sources: Sources, prefetch_rate: int = 0
+    ) -> None:
         self.view = view
         self._store = store
         self._sources = sources
+        self._rate = prefetch_rate
         self._open: dict[str, _Open] = {}
+        self._observers = Observers()
+        self._fetchers: dict[str, ObservedFetcher] = {}
+        self._fetches: deque[tuple[float, float, str, int, int, bool]] = deque(maxlen=EVENTS)
+        self._replays: dict[str, Replay] = {}
 
     def attach(self, index: int, manifest_hex: str, slot: int) -> dict[str, object]:
         """Serve the image whose .clip file is open as ``index``; its layers.
@@ -71,13 +86,13 @@ class Catalog:
             )
         readers: list[LayerReader] = []
         try:
-            source = self._sources.get(clip.source)
+            source = self._fetcher(clip.source)
             for number, layer in enumerate(clip.layers):
                 window = partial(clip.window, number)
                 readers.append(self._store.open_layer(layer, window, source))
             new = _Open(clip, readers, [file_name(layer) for layer in clip.layers])
             files = [
-                LayerFile(name, layer.diff_hex, reader)
+                LayerFile(name, layer.diff_hex, self._observers.of(reader))
                 for name, layer, reader in zip(new.names, clip.layers, readers, strict=True)
             ]
             self.view.attach(Image(manifest_hex, slot, files, clip.erofs))
@@ -88,6 +103,11 @@ class Catalog:
         self._open[manifest_hex] = new
         if old is not None:
             self._close(old.readers)
+
+    def _fetcher(self, name: str) -> ObservedFetcher:
+        if name not in self._fetchers:
+            self._fetchers[name] = ObservedFetcher(self._sources.get(name), self._fetches)
+        return self._fetchers[name]
 
     def _close(self, readers: list[LayerReader]) -> None:
         for reader in readers:
@@ -100,13 +120,60 @@ class Catalog:
         if old is not None:
             self._close(old.readers)
 
-    def prefetch(self, manifest_hex: str) -> None:
-        """Fetch what the index lists as worth having, behind everything else."""
+    def prefetch(
+        self, manifest_hex: str, command: list[str], lease: str, done: Callable[[], None]
+    ) -> None:
+        """Fetch what the index lists for ``command`` until ``stop_prefetch`` of that lease.
+
+        ``done`` is called in another thread when that is over.
+        """
         if manifest_hex not in self._open:
             raise ClipError(f"sha256:{manifest_hex} is not attached", "attach it first")
         found = self._open[manifest_hex]
-        for number, first, last in found.clip.prefetch():
-            found.readers[number].prefetch(range(first, last + 1))
+        chosen = choose(found.clip.prefetch(), command)
+        parts = [
+            Part(found.readers[one.layer], one.first, one.last)
+            for one in (chosen.ranges if chosen else ())
+        ]
+        self.stop_prefetch(lease)
+        self._replays[lease] = Replay(parts, self._rate, done)
+        self._replays[lease].start()
+
+    def stop_prefetch(self, lease: str) -> None:
+        """The container of that lease is gone, or has all that is listed."""
+        running = self._replays.pop(lease, None)
+        if running is not None:
+            running.stop()
+
+    def trace(self, manifest_hex: str, part: str, start: int) -> dict[str, object]:
+        """Rows of what was seen of an image from row ``start`` on, and where to go on (or -1).
+
+        ``part`` is ``layers``, ``touched``, ``waits``, ``hits`` or ``fetches``; the rows are those
+        of ``fs/recording.py``, with the layer's place in the image before the rest.
+        """
+        if manifest_hex not in self._open:
+            raise ClipError(f"sha256:{manifest_hex} is not attached", "nothing is known of it now")
+        rows = list(self._rows(self._open[manifest_hex], part))
+        following = start + TRACE_ROWS if start + TRACE_ROWS < len(rows) else -1
+        return {"rows": rows[start : start + TRACE_ROWS], "next": following}
+
+    def _rows(self, found: _Open, part: str) -> Iterator[list[object]]:
+        places = {layer.digest: number for number, layer in enumerate(found.clip.layers)}
+        if part == "fetches":
+            for began, seconds, digest, start, end, good in list(self._fetches):
+                if digest in places:
+                    yield [places[digest], began, seconds, start, end, int(good)]
+            return
+        for number, (layer, reader) in enumerate(
+            zip(found.clip.layers, found.readers, strict=True)
+        ):
+            seen = self._observers.of(reader)
+            if part == "layers":
+                yield [number, layer.diff_hex, layer.comp_size, layer.raw_size, reader.present()]
+            elif places[layer.digest] == number:
+                events = {"touched": seen.touched, "waits": seen.waits.copy, "hits": seen.hits.copy}
+                for row in events[part]():
+                    yield [number, *row]
 
     def status(self) -> dict[str, object]:
         """Each image with its layers, and what the store has done."""

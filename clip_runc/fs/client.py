@@ -11,6 +11,7 @@ from clip_runc.fs import protocol
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import TracebackType
 
     from clip_runc.config import Settings
@@ -35,17 +36,36 @@ class Client:
         """Connect to a clipd that runs.  Raises ``ServerError``."""
         return cls(settings)
 
-    def attach(self, manifest_hex: str, index_path: str) -> dict[str, object]:
-        """Have an image served: ``{"layers": [{"diff", "complete"}], "tree": path}``."""
-        return self._call({"op": "attach", "image": manifest_hex, "index": index_path})
+    def attach(
+        self,
+        manifest_hex: str,
+        index_path: str,
+        command: Sequence[str] = (),
+        lease: str = "",
+    ) -> dict[str, object]:
+        """Have an image served: ``{"layers": [{"diff", "complete"}], "tree": path}``.
+
+        What the index lists for ``command`` is fetched as long as the image has that lease.
+        """
+        message: dict[str, object] = {"op": "attach", "image": manifest_hex, "index": index_path}
+        if command and lease:
+            message.update(command=list(command), lease=lease)
+        return self._call(message)
 
     def detach(self, manifest_hex: str) -> None:
         """Have an image served no longer; one that is not is all right."""
         self._call({"op": "detach", "image": manifest_hex})
 
-    def prefetch(self, manifest_hex: str) -> None:
-        """Have what the index lists for prefetching fetched in the background."""
-        self._call({"op": "prefetch", "image": manifest_hex})
+    def trace(self, manifest_hex: str, part: str) -> list[list[object]]:
+        """What the server saw of an image: the rows of ``fs/catalog.py``'s ``trace``."""
+        rows: list[list[object]] = []
+        at: object = 0
+        while at != -1:
+            found = self._call({"op": "trace", "image": manifest_hex, "part": part, "from": at})
+            some = found.get("rows")
+            rows += some if isinstance(some, list) else []
+            at = found.get("next", -1)
+        return rows
 
     def status(self) -> dict[str, object]:
         """Processes, images, bytes fetched."""

@@ -106,10 +106,30 @@ class Control:
             self.serve.set()
         elif kind == "credentials":
             self._channel.answered(message)
+        elif kind == "prefetch":
+            self._prefetch(message)
         else:
             self._channel.send(
                 {"op": "reply", "id": message["id"], **self._answer(kind, message, fds)}
             )
+
+    def _prefetch(self, message: protocol.Message) -> None:
+        """The answer comes when all is here, or when it was stopped."""
+        command = message.get("command")
+        texts = [str(text) for text in command] if isinstance(command, list) else []
+        answer: protocol.Message = {"op": "reply", "id": message["id"]}
+
+        def done() -> None:
+            self._channel.send(answer)
+
+        try:
+            self._catalog.prefetch(str(message["image"]), texts, str(message["lease"]), done)
+        except ClipError as error:
+            self._channel.send({**answer, **protocol.error_message(error)})
+        except Exception as error:  # as in _answer
+            log.exception("prefetch failed")
+            reason = f"prefetch failed in clipd: {type(error).__name__}: {error}"
+            self._channel.send({**answer, "error": "ServerError", "message": reason, "hint": ""})
 
     def _answer(self, kind: object, message: protocol.Message, fds: list[int]) -> protocol.Message:
         try:
@@ -119,9 +139,12 @@ class Control:
             if kind == "detach":
                 self._catalog.detach(str(message["image"]))
                 return {}
-            if kind == "prefetch":
-                self._catalog.prefetch(str(message["image"]))
+            if kind == "prefetch-stop":
+                self._catalog.stop_prefetch(str(message["lease"]))
                 return {}
+            if kind == "trace":
+                image, part = str(message["image"]), str(message["part"])
+                return self._catalog.trace(image, part, _integer(message, "from"))
             return self._catalog.status()
         except ClipError as error:
             return protocol.error_message(error)

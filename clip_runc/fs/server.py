@@ -67,7 +67,7 @@ def run(
         limit=settings.store_limit,
     )
     sources = Sources(channel.credentials, settings.plain_http, min(30.0, settings.read_timeout))
-    catalog = Catalog(View(), chunks, sources)
+    catalog = Catalog(View(), chunks, sources, settings.prefetch_rate)
     pyfuse3.init(
         Operations(catalog.view, lambda: _take_device(device, init)), f"/dev/fd/{init}", set()
     )

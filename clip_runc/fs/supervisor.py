@@ -21,6 +21,7 @@ from clip_runc.fs.clients import Clients, Connection, listen
 from clip_runc.fs.images import Images
 from clip_runc.fs.keeping import Keeping
 from clip_runc.fs.loop import Loop
+from clip_runc.fs.replays import Replays
 from clip_runc.fs.server_process import ServerProcess
 from clip_runc.fs.state import Process, State
 from clip_runc.linux.files import lock
@@ -50,6 +51,7 @@ class Supervisor:
         self._stopping = False
         self._server = ServerProcess(self.loop, log, settings, paths, init=state.init)
         self._images = Images(state, self._server, log)
+        self._replays = Replays(self.loop, self._images, settings)
         self._keeping = Keeping(self.loop, log, settings, paths, state)
         self._server.on_ready = self._images.server_ready
         self._server.on_start = self._note_server
@@ -79,7 +81,7 @@ class Supervisor:
         handlers = {
             "attach": self._attach,
             "detach": self._detach,
-            "prefetch": self._forward,
+            "trace": self._forward,
             "status": self._status,
             "stop": self._stop_asked,
             "upgrade": self._upgrade,
@@ -97,6 +99,7 @@ class Supervisor:
             connection.answer(found if "error" in found else {**found, "tree": tree})
 
         self._images.attach(name, str(message.get("index")), answer)
+        self._replays.begin(name, message)
 
     def _detach(self, connection: Connection, message: protocol.Message) -> None:
         self._images.detach(str(message.get("image")), connection.answer)

@@ -39,17 +39,20 @@ def add_open(
     *,
     expected: str = "",
     private: bool = False,
+    lists: bool = False,
 ) -> LocalImage:
     """As ``add``, for an open descriptor; ``name`` is for messages.
 
     ``aliases`` are names for ``local.find_alias`` only: any text, never shown.  ``expected`` is
     the manifest digest that the index must be of.  A ``private`` one came with an image of
     anybody: it is kept under the digest of its own bytes, so that it can stand in for no other.
+    An index that was recorded is not replaced by one that only lacks its prefetch lists, unless
+    that is what ``lists`` is for.
     """
     make_directories(settings)
     with lock(f"{settings.index_dir}/.lock"):
         try:
-            return _add(settings, source, name, references, aliases, expected, private)
+            return _add(settings, source, name, references, aliases, expected, private, lists)
         except OSError as error:
             message = f"cannot keep the index {name}: {error.strerror}"
             raise StoreError(message, f"check the space on {settings.state_dir}") from None
@@ -82,20 +85,25 @@ def _add(
     aliases: Sequence[str],
     expected: str,
     private: bool,
+    lists: bool,
 ) -> LocalImage:
     temporary = f"{settings.index_dir}/.new"
     try:
         content = _copy(source, f"{temporary}.clip")
         alias = f"{'private' if private else 'clip'}-sha256:{content}"
         same = find_alias(settings, alias)
-        if same is not None and os.path.exists(same.index_path):
-            info = info_of(settings, same.manifest_hex)
+        info = info_of(settings, same.manifest_hex) if same is not None else {}
+        if same is not None and info.get("sha256") == content and os.path.exists(same.index_path):
             _refuse_other(name, info, expected)
             image = same
         else:
             info = _check(settings, f"{temporary}.clip", f"{temporary}.erofs", name)
             _refuse_other(name, info, expected)
             image = at(settings, content if private else str(info["manifest"]))
+            if not lists and _is_poorer(info, info_of(settings, image.manifest_hex)):
+                old = info_of(settings, image.manifest_hex)
+                record(settings, image, old, references, aliases)
+                return image
             info["sha256"] = content
             if private:
                 # shown in lists, and no name that leads here
@@ -108,6 +116,12 @@ def _add(
             _unlink(f"{temporary}.{ending}")
     record(settings, image, info, references, [alias, *aliases])
     return image
+
+
+def _is_poorer(new: dict[str, object], known: dict[str, object]) -> bool:
+    """Is the new index the known one without its prefetch lists?"""
+    same = new.get("content") == known.get("content") and new.get("source") == known.get("source")
+    return same and bool(known.get("prefetch")) and not new.get("prefetch")
 
 
 def _refuse_other(name: str, info: dict[str, object], expected: str) -> None:

@@ -42,6 +42,8 @@ def describe(clip: ClipFile) -> dict[str, object]:
         "image_id": f"sha256:{hashlib.sha256(clip.config).hexdigest()}",
         "platform": clip.platform,
         "source": clip.source,
+        "content": clip.content_digest,
+        "prefetch": len(clip.prefetch()),
         "layers": [
             {"digest": x.digest, "diff": x.diff_hex, "size": x.comp_size, "raw_size": x.raw_size}
             for x in clip.layers

@@ -39,9 +39,13 @@ class MountedImage:
         self.mode = mode
 
 
-def mount_image(settings: Settings, image: LocalImage) -> MountedImage:
+def mount_image(
+    settings: Settings, image: LocalImage, command: Sequence[str] = (), lease: str = ""
+) -> MountedImage:
     """Have the image mounted; the same mount for every caller.
 
+    Where it was not yet, what its index lists for ``command`` is fetched at once, as long as
+    there is that lease.
     A forced ``layer_mode`` that does not work raises ``MountFailed`` with the reason; ``auto``
     takes the first of erofs, loop and tree that does, and remembers it until reboot.  Whoever
     wants the mount to stay holds a lease (``containers/leases.py``) before calling.
@@ -57,7 +61,7 @@ def mount_image(settings: Settings, image: LocalImage) -> MountedImage:
         if found is None:
             _make_directories(settings)
             _clean(target)
-            found = _mount(settings, image, target)
+            found = _mount(settings, image, target, command, lease)
         return found
     finally:
         os.close(guard)
@@ -156,11 +160,13 @@ def _clean(target: str) -> None:
         return
 
 
-def _mount(settings: Settings, image: LocalImage, target: str) -> MountedImage:
+def _mount(
+    settings: Settings, image: LocalImage, target: str, command: Sequence[str], lease: str
+) -> MountedImage:
     from clip_runc.fs.client import ensure_clipd
 
     with ensure_clipd(settings) as client:
-        answer = client.attach(image.manifest_hex, image.index_path)
+        answer = client.attach(image.manifest_hex, image.index_path, command, lease)
     errors: list[str] = []
     for mode in _modes(settings):
         try:

@@ -29,6 +29,8 @@ def clip_diff(given: ClipFile, rebuilt: ClipFile) -> Iterator[str]:
         return
     check_clip(given)
     check_clip(rebuilt)
+    if (given.content_digest, given.source) == (rebuilt.content_digest, rebuilt.source):
+        return  # what was recorded of the image is no part of what it is
     found = [*_plain_sections(given, rebuilt), *_layers(given, rebuilt), *_trees(given, rebuilt)]
     yield from found
     if not found:
@@ -48,10 +50,6 @@ def _plain_sections(given: ClipFile, rebuilt: ClipFile) -> Iterator[str]:
     for name in ("manifest", "config", "platform", "source"):
         if getattr(given, name) != getattr(rebuilt, name):
             yield f"the {name} differs"
-    if given.prefetch() != rebuilt.prefetch():
-        yield (
-            f"the prefetch list has {len(given.prefetch())} ranges, not {len(rebuilt.prefetch())}"
-        )
 
 
 def _layers(given: ClipFile, rebuilt: ClipFile) -> Iterator[str]:

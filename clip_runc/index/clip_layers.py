@@ -1,10 +1,10 @@
-"""The layer table of a ``.clip`` file and its prefetch list: packed, and read with every doubt."""
+"""The layer table of a ``.clip`` file: packed, and read with every doubt."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from clip_runc.errors import IndexFormatError
@@ -13,9 +13,6 @@ from clip_runc.index.model import Chunk, Layer
 
 LayerParts = tuple[Layer, bytes]
 """A layer, and its windows, zstd frames one after the other."""
-
-Prefetch = tuple[int, int, int]
-"""(layer index, first chunk, last chunk)."""
 
 MAX_LAYERS = 1024
 MAX_SIZE = 1 << 46
@@ -151,29 +148,6 @@ def _chunk_fits(layer: Layer, chunk: Chunk, position: int, window_bytes: int) ->
     ):
         return False
     return not (chunk.bit or chunk.window[1])
-
-
-def pack_prefetch(ranges: Iterable[Prefetch]) -> bytes:
-    """The section PREF."""
-    return _json([list(item) for item in ranges])
-
-
-def unpack_prefetch(text: bytes, layers: Sequence[Layer]) -> list[Prefetch]:
-    """The prefetch list, each range inside its layer; raises ``IndexFormatError``."""
-    rows = _load(text)
-    if not isinstance(rows, list):
-        raise IndexFormatError("the prefetch list of a .clip file is no list")
-    return [_prefetch(row, layers) for row in rows]
-
-
-def _prefetch(row: Any, layers: Sequence[Layer]) -> Prefetch:
-    numbers = isinstance(row, list) and len(row) == 3 and all(type(n) is int for n in row)
-    if not numbers or not 0 <= row[0] < len(layers):
-        raise IndexFormatError("the prefetch list of a .clip file names a layer that is not there")
-    layer, first, last = row
-    if not 0 <= first <= last < len(layers[layer].chunks):
-        raise IndexFormatError("the prefetch list of a .clip file names chunks that are not there")
-    return layer, first, last
 
 
 def _json(value: object) -> bytes:

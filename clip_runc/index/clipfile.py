@@ -19,13 +19,11 @@ from clip_runc.errors import IndexFormatError
 from clip_runc.index import clip_format as fmt
 from clip_runc.index.clip_layers import (
     LayerParts,
-    Prefetch,
     pack_layers,
-    pack_prefetch,
     unpack_layers,
-    unpack_prefetch,
 )
 from clip_runc.index.model import Layer
+from clip_runc.index.prefetch import PrefetchList, pack_prefetch, unpack_prefetch
 
 WINDOW = 1 << 15
 
@@ -104,14 +102,16 @@ class ClipFile:
         """The EROFS metadata image, checksum verified; it is *not* checked for sense."""
         return self._section(b"EROF")
 
-    def prefetch(self) -> list[Prefetch]:
-        """(layer, first chunk, last chunk) in the order in which they are worth fetching."""
+    def prefetch(self) -> list[PrefetchList]:
+        """What commands want, in the order in which they want it."""
         return unpack_prefetch(self._section(b"PREF"), self.layers)
 
     @property
     def content_digest(self) -> str:
-        """A digest of all but ``source``: the same for an image wherever it was fetched."""
-        rows = [row for name, row in self._sections.items() if name != b"SRCE"]
+        """A digest of what the container sees: the same for an image wherever it was fetched,
+        whatever was recorded of it.
+        """
+        rows = [row for name, row in self._sections.items() if name not in (b"SRCE", b"PREF")]
         plain = repr([(row.name, row.codec, row.raw_length, row.sha256) for row in rows])
         return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
 
@@ -120,22 +120,28 @@ class ClipFile:
 
         Checks no section; the copy is as sound as this one.
         """
-        name = source.encode()
+        self._write_with(out, b"SRCE", source.encode())
+
+    def write_with_prefetch(self, out: BinaryIO, lists: Iterable[PrefetchList]) -> None:
+        """Write the same index to ``out`` with other prefetch lists; as ``write_with_source``."""
+        self._write_with(out, b"PREF", pack_prefetch(lists))
+
+    def _write_with(self, out: BinaryIO, name: bytes, body: bytes) -> None:
         rows: list[fmt.Section] = []
         position = fmt.TABLE_SIZE
         for row in self._sections.values():
             row = row._replace(offset=position)
-            if row.name == b"SRCE":
-                digest = hashlib.sha256(name).digest()
-                row = fmt.Section(b"SRCE", fmt.RAW, position, len(name), len(name), digest)
+            if row.name == name:
+                digest = hashlib.sha256(body).digest()
+                row = fmt.Section(name, fmt.RAW, position, len(body), len(body), digest)
             rows.append(row)
             position += row.length
         table = fmt.pack_table(rows)
-        fmt.read_table(table, position)  # refuses a source that is too long
+        fmt.read_table(table, position)  # refuses what is too long
         out.write(table)
         for old in self._sections.values():
-            if old.name == b"SRCE":
-                out.write(name)
+            if old.name == name:
+                out.write(body)
                 continue
             for start in range(0, old.length, fmt.MIB):
                 length = min(fmt.MIB, old.length - start)
@@ -182,7 +188,7 @@ def write_clip(
     source: str,
     layers: Sequence[LayerParts],
     erofs: bytes,
-    prefetch: Iterable[Prefetch] = (),
+    prefetch: Iterable[PrefetchList] = (),
 ) -> None:
     """Write an index to ``out``.  The same arguments give the same bytes.
 

@@ -135,6 +135,7 @@ def _prepare(
         settings,
         key(root, invocation.id),
         image,
+    from clip_runc.images.command import arguments_of
         nosuid=wants_nosuid(annotations_of(config.spec), settings.nosuid),
         root=root,
         container_id=invocation.id,
@@ -144,6 +145,7 @@ def _prepare(
 
 def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str) -> None:
     from clip_runc.containers.bundle import rewrite
+        command=arguments_of(config.spec),
     from clip_runc.runtime.hook import arguments_for, find_hook
 
     hook = find_hook(settings, launcher)

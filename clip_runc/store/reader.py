@@ -9,7 +9,15 @@ from concurrent.futures import Future
 from functools import partial
 
 from clip_runc.errors import DigestMismatch, StoreError
-from clip_runc.store.chunk_states import MISSING, PRESENT, SUSPECT
+from clip_runc.store.chunk_states import (
+    CHECKING,
+    FETCHING,
+    MISSING,
+    PRESENT,
+    SUSPECT,
+    TO_CHECK,
+    TO_FETCH,
+)
 from clip_runc.store.layer_state import LayerState
 from clip_runc.store.patience import Patience
 from clip_runc.store.readahead import ReadAhead, bound_of
@@ -19,6 +27,8 @@ from clip_runc.store.waiters import Waiter
 from clip_runc.store.wants import AHEAD, DEMAND, IDLE
 
 __all__ = ["Fetcher", "LayerReader", "Prefetch"]
+
+_UNDER_WAY = (TO_FETCH, TO_CHECK, FETCHING, CHECKING)
 
 
 class Prefetch:
@@ -41,6 +51,10 @@ class Prefetch:
             for chunk in self._chunks:
                 if self._state.wants.urgency(chunk) == IDLE:
                     self._state.unask(chunk)
+
+    def busy(self) -> bool:
+        """Is any of the chunks still waited for?  Not one that failed or cannot be kept."""
+        return any(self._state.states[chunk] in _UNDER_WAY for chunk in self._chunks)
 
     def left(self) -> int:
         """How many of the chunks are not on disk and verified."""
@@ -88,6 +102,11 @@ class LayerReader:
         if not 0 <= offset < self.size:
             return -1
         return self._state.geometry.span(offset, offset + 1)[0]
+
+    def compressed(self, chunk: int) -> int:
+        """How many bytes have to be fetched for ``chunk``; 0 for a layer that is streamed."""
+        found = self._sources.best.layer.chunks[chunk]
+        return max(0, found.comp_end - found.comp_start)
 
     def read_cached(self, offset: int, length: int) -> bytes | None:
         """Bytes that are here, or None.  One ``fstat`` and one ``pread``: never the network.

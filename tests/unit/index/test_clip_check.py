@@ -9,6 +9,7 @@ from clip_runc.errors import IndexFormatError
 from clip_runc.images.build import build_index
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile, write_clip
+from clip_runc.index.prefetch import PrefetchList, Range
 from tests.unit.images import blobs
 
 
@@ -74,7 +75,7 @@ def edited(text: bytes, **changes) -> bytes:
         lambda p: {"erofs": b""},
         lambda p: {"erofs": p["erofs"][:-4096]},
         lambda p: {"erofs": bytes(len(p["erofs"]))},
-        lambda p: {"prefetch": [(0, 0, 1000)]},
+        lambda p: {"prefetch": [PrefetchList(("sh",), (Range(0, 0, 1000),))]},
     ],
 )
 def test_parts_that_do_not_agree(parts, change):

@@ -23,6 +23,7 @@ from clip_runc.index.clip_format import (
 )
 from clip_runc.index.clipfile import ClipFile, write_clip
 from clip_runc.index.model import Chunk, Layer
+from clip_runc.index.prefetch import PrefetchList, Range
 
 WINDOW = zstandard.compress(b"w" * 32768)
 
@@ -63,6 +64,11 @@ def clip_bytes(layers=None, **changes) -> bytes:
     return out.getvalue()
 
 
+def listed(*numbers: int) -> PrefetchList:
+    """A prefetch list of one range."""
+    return PrefetchList(("sh",), (Range(*numbers),))
+
+
 @contextlib.contextmanager
 def opened(data: bytes):
     descriptor = os.memfd_create("clip")
@@ -76,7 +82,7 @@ def opened(data: bytes):
 
 def test_what_is_written_can_be_read():
     layer = gzip_layer()
-    with opened(clip_bytes(prefetch=[(0, 1, 2)])) as clip:
+    with opened(clip_bytes(prefetch=[listed(0, 1, 2)])) as clip:
         assert clip.manifest == b'{"m":1}'
         assert clip.manifest_digest == sha(b'{"m":1}')
         assert clip.config == b'{"c":1}'
@@ -86,7 +92,7 @@ def test_what_is_written_can_be_read():
         assert clip.window(0, 0) == b""
         assert clip.window(0, 2) == b"w" * 32768
         assert clip.erofs() == b"erofs image" * 100
-        assert clip.prefetch() == [(0, 1, 2)]
+        assert clip.prefetch() == [listed(0, 1, 2)]
         clip.check_windows_section()
         os.fstat(clip.fileno())
 
@@ -95,11 +101,20 @@ def test_the_same_image_gives_the_same_bytes():
     assert clip_bytes() == clip_bytes()
 
 
-def test_content_digest_leaves_the_source_out():
+def test_content_digest_leaves_the_source_and_what_was_recorded_out():
     with opened(clip_bytes()) as one, opened(clip_bytes(source="mirror/app")) as two:
+        assert one.content_digest == two.content_digest
+    with opened(clip_bytes()) as one, opened(clip_bytes(prefetch=[listed(0, 1, 2)])) as two:
         assert one.content_digest == two.content_digest
     with opened(clip_bytes(platform="linux/arm64")) as three:
         assert three.content_digest != one.content_digest
+
+
+def test_an_index_with_other_prefetch_lists_is_as_if_written_with_them():
+    out = io.BytesIO()
+    with opened(clip_bytes(prefetch=[listed(0, 0, 1)])) as clip:
+        clip.write_with_prefetch(out, [listed(0, 1, 2)])
+    assert out.getvalue() == clip_bytes(prefetch=[listed(0, 1, 2)])
 
 
 def test_many_layers_and_one_that_is_there_twice():
@@ -242,9 +257,13 @@ def test_tables_that_are_no_tables(section, text):
         clip.prefetch()
 
 
-@pytest.mark.parametrize("rows", ["[[0,2,1]]", "[[1,0,0]]", "[[0,0,3]]", "[[0,0]]", "[[0,0,true]]"])
+@pytest.mark.parametrize(
+    "rows",
+    ["[0,2,1,0]", "[1,0,0,0]", "[0,0,3,0]", "[0,0,0]", "[0,0,true,0]", "[0,0,2,0],[0,0,2,0]"],
+)
 def test_prefetch_of_what_is_not_there(rows):
-    data = rewritten(lambda sections: sections.update({b"PREF": rows.encode()}))
+    text = f'[{{"command":["sh"],"ranges":[{rows}]}}]'
+    data = rewritten(lambda sections: sections.update({b"PREF": text.encode()}))
     with pytest.raises(IndexFormatError), opened(data) as clip:
         clip.prefetch()
 
@@ -279,7 +298,7 @@ def test_a_bomb_in_a_section_or_a_window():
         clip.window(0, 1)
 
 
-GOOD = clip_bytes(prefetch=[(0, 0, 1)])
+GOOD = clip_bytes(prefetch=[listed(0, 0, 1)])
 
 
 def read_all(data: bytes) -> None:
