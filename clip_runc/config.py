@@ -67,9 +67,13 @@ DEFAULTS: dict[str, object] = {
     "prefetch": True,
     # bytes a second that are fetched by a list; 0: as fast as it goes
     "prefetch_rate": 0,
+    # a new server is asked again what a dead one had taken; false: as Linux before 6.9, which
+    # cannot, and ends such requests with an error
+    "resend": True,
     # the least that clipd logs
     "log_level": "info",
-    # how clipd logs: lines for people, or a JSON object a line
+    # how clipd logs: lines for people (fields of the journal where systemd started it), or a JSON
+    # object a line
     "log_format": "text",
 }
 
@@ -111,9 +115,10 @@ class Settings:
     read_timeout: int
     image_linger: int
     fetch_threads: int
-    log_level: str
     prefetch: bool
     prefetch_rate: int
+    resend: bool
+    log_level: str
     log_format: str
 
     def __init__(self, **values: object) -> None:
@@ -158,6 +163,16 @@ class Settings:
     def socket(self) -> str:
         """clipd's control socket (0600, in a 0700 directory)."""
         return f"{self.control_dir}/clipd.sock"
+
+    @property
+    def events_file(self) -> str:
+        """What happened (``clip_runc.events``); ``<this>.1`` is the one before."""
+        return f"{self.run_dir}/events"
+
+    @property
+    def metrics_socket(self) -> str:
+        """Where ``clipctl metrics --serve`` answers HTTP."""
+        return f"{self.run_dir}/metrics.sock"
 
     @property
     def fuse_dir(self) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import time
 
+from clip_runc import events
 from clip_runc.containers import bundle, leases
 from clip_runc.containers import state as states
 from clip_runc.containers.prepare import lock_path, rootfs_path
 from clip_runc.containers.removal import remove_tree
 from clip_runc.errors import ClipError, MountFailed
+from clip_runc.images import lean
 from clip_runc.images.mount import unmount_image
 from clip_runc.linux.files import lock
 
@@ -94,9 +96,22 @@ def sweep(settings: Settings, key: str) -> list[str]:
     else:
         leases.release_all(settings, key)
     problems += _remove(settings, key)
+    if state is not None:
+        _note_end(settings, state, problems)
     if state is not None and not settings.image_linger:
         problems += _unmount_image(settings, state.image)
     return problems
+
+
+def _note_end(settings: Settings, state: states.State, problems: list[str]) -> None:
+    fields: dict[str, object] = {
+        "container": state.id or state.key,
+        "digest": f"sha256:{state.image}",
+        "seconds": max(0, int(time.time()) - state.created),
+    }
+    if problems:
+        fields["problems"] = problems
+    events.note(settings, "container-removed", fields, lean.dumps)
 
 
 def _unmount_image(settings: Settings, manifest_hex: str) -> list[str]:

@@ -20,7 +20,7 @@ _NEEDED = "pyfuse3"
 # What a process of ours may see of its starter's environment: nothing that steers the dynamic
 # linker or Python (CVE-2025-23266), everything that finds registries and their passwords.
 _ENVIRONMENT = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME",
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "XDG_RUNTIME_DIR", "XDG_CONFIG_HOME", "JOURNAL_STREAM",
     "REGISTRY_AUTH_FILE", "DOCKER_CONFIG", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE",
     "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 )  # fmt: skip

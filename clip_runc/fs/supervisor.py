@@ -218,7 +218,8 @@ class Supervisor:
             # every attach makes a new object.
             unchanged = self._state.images.get(name) is before
             if code == 0 and data == b"yes" and unchanged and name not in self._images.busy():
-                log.info("image %s is idle: unmounted", name)
+                released = _event("image-unmounted", image=name)
+                log.info("image %s is idle: unmounted", name, extra=released)
                 self._images.detach(name, lambda _: None)
 
         def release() -> bytes:
@@ -233,7 +234,7 @@ class Supervisor:
         if self._stopping:
             return
         self._stopping = True
-        log.info("stopping")
+        log.info("stopping", extra=_event("clipd-stopping"))
         _unlink(self._settings.socket)
         self._keeping.stop()
         self._server.let_end()
@@ -252,6 +253,11 @@ class Supervisor:
         self._server.stop()
         self._state.remove()
         self.loop.stop()
+
+
+def _event(name: str, **fields: object) -> dict[str, object]:
+    """What makes a record of the log an event (``clip_runc.log``)."""
+    return {"fields": {"event": name, "pid": os.getpid(), **fields}}
 
 
 def _mapping(value: object) -> protocol.Message:
@@ -311,17 +317,21 @@ def _set_up(
     keeper_pid: int,
 ) -> Supervisor:
     logs.configure(settings.log_level, as_json=settings.log_format == "json")
+    logs.note_events(settings)
     daemon.make_directories(settings)
     held = daemon.only_one(settings)
     daemon.settle(log)
     state = State.load(f"{settings.run_dir}/clipd.json")
     device = mounting.recover(settings, state, handed)
     _end_server(state)
+    if device >= 0 and not mounting.resends(settings, state.init):
+        device = mounting.renewed(device)
     if device < 0:
         device = mounting.mount_anew(settings, state)
-        log.info("mounted %s", settings.fuse_dir)
+        log.info("mounted %s", settings.fuse_dir, extra=_event("clipd-started"))
     else:
-        log.info("took over %s with %d images", settings.fuse_dir, len(state.images))
+        text = "took over %s with %d images"
+        log.info(text, settings.fuse_dir, len(state.images), extra=_event("clipd-took-over"))
     listening = listen(settings.socket) if listener < 0 else socket.socket(fileno=listener)
     supervisor = Supervisor(settings, paths, state, held)
     _on_signals(supervisor)

@@ -10,7 +10,7 @@ import os
 import time
 
 from clip_runc.errors import BundleError, ClipError, NotFound
-from clip_runc.runtime import report
+from clip_runc.runtime import noting, report
 from clip_runc.runtime.cleanup import take_down
 from clip_runc.runtime.execute import pass_through
 from clip_runc.runtime.spec import annotations_of, apply_all, edits_for, wants_nosuid
@@ -53,6 +53,9 @@ def create(invocation: Invocation, real: str, root: str, launcher: str) -> None:
         return  # runc says it better
     try:
         _create(invocation, real, root, launcher, bundle)
+    except ClipError as error:
+        noting.failed(invocation.id, error)
+        raise
     finally:
         os.close(bundle)
 
@@ -78,7 +81,7 @@ def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle:
         phases.end("mount")
         _rewrite(settings, prepared, bundle, launcher)
         phases.end("rewrite")
-        _log(invocation, real, resolved, prepared, phases)
+        _log(settings, invocation, real, resolved, prepared, phases)
         _watch(settings, prepared, invocation, root)
         pass_through(real)
     except BaseException as error:
@@ -101,6 +104,7 @@ def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) ->
     if resolved.action not in ("build", "pull"):
         if resolved.image is None and resolved.explicit:
             report.log(invocation, "warning", f"clip-runc: not lazy: {resolved.why}")
+            noting.not_lazy(settings, invocation.id, resolved.reference, resolved.why)
         return resolved.image
     from clip_runc.images.request import build
 
@@ -117,6 +121,7 @@ def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) ->
             return None
         # an ordinary container of the node must go on working
         report.log(invocation, "warning", f"clip-runc: {resolved.reference}: {error}")
+        noting.not_lazy(settings, invocation.id, resolved.reference, str(error))
         return None
 
 
@@ -130,22 +135,22 @@ def _prepare(
 ) -> Prepared:
     from clip_runc.containers.key import key
     from clip_runc.containers.prepare import prepare
+    from clip_runc.images.command import arguments_of
 
     return prepare(
         settings,
         key(root, invocation.id),
         image,
-    from clip_runc.images.command import arguments_of
         nosuid=wants_nosuid(annotations_of(config.spec), settings.nosuid),
         root=root,
         container_id=invocation.id,
         bundle=os.readlink(f"/proc/self/fd/{bundle}"),
+        command=arguments_of(config.spec),
     )
 
 
 def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str) -> None:
     from clip_runc.containers.bundle import rewrite
-        command=arguments_of(config.spec),
     from clip_runc.runtime.hook import arguments_for, find_hook
 
     hook = find_hook(settings, launcher)
@@ -155,20 +160,25 @@ def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str)
 
 
 def _log(
-    invocation: Invocation, real: str, resolved: Resolved, prepared: Prepared, phases: Phases
+    settings: Settings,
+    invocation: Invocation,
+    real: str,
+    resolved: Resolved,
+    prepared: Prepared,
+    phases: Phases,
 ) -> None:
     """crun's log has errors only, and podman reads it as one JSON document."""
-    if os.path.basename(real).startswith("crun"):
-        return
     fields = {
         "container": invocation.id,
         "digest": f"sha256:{prepared.state.image}",
         "image": resolved.reference,
         "mode": prepared.mode,
         "source": resolved.why,
-        **phases.spent,
     }
-    report.log(invocation, "info", "clip-runc: root filesystem mounted", fields)
+    noting.started(settings, fields, phases.spent)
+    if not os.path.basename(real).startswith("crun"):
+        line = "clip-runc: root filesystem mounted"
+        report.log(invocation, "info", line, {**fields, **phases.spent})
 
 
 def _watch(settings: Settings, prepared: Prepared, invocation: Invocation, root: str) -> None:

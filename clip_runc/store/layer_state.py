@@ -179,7 +179,7 @@ class LayerState:
             self.wait_for(waiter, 0)
             return
         self.pool.deadlines.discard(waiter)
-        self.stats.count(waits=1, wait_seconds=waiter.waited())
+        self.stats.waited(waiter.waited())
         waiter.succeed(data)
 
     def _gather(self, waiter: Waiter) -> bytes | None:

@@ -143,6 +143,7 @@ class LayerReader:
 
     def _note(self, chunk: int, waiter: Waiter, future: Future[bytes]) -> None:
         if not future.cancelled() and future.exception() is not None:
+            self._state.stats.count(failures=1)
             self._patience.failed(chunk, waiter.waited())
 
     def prefetch(self, chunks: Iterable[int] | None = None) -> Prefetch:

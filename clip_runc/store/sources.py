@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -42,8 +43,9 @@ class Source:
         pieces = []
         for low, high in runs(chunks, first, last):
             start, end = chunks[low].comp_start, chunks[high].comp_end
+            begun = time.monotonic()
             data = self.fetcher.read_range(self.layer.digest, start, end, deadline=deadline)
-            stats.count(requests=1, fetched_bytes=len(data))
+            stats.fetched(len(data), time.monotonic() - begun)
             view = memoryview(data)
             pieces += [
                 view[chunk.comp_start - start : chunk.comp_end - start]
