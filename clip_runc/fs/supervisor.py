@@ -324,8 +324,6 @@ def _set_up(
     state = State.load(f"{settings.run_dir}/clipd.json")
     device = mounting.recover(settings, state, handed)
     _end_server(state)
-    if device >= 0 and not mounting.resends(settings, state.init):
-        device = mounting.renewed(device)
     if device < 0:
         device = mounting.mount_anew(settings, state)
         log.info("mounted %s", settings.fuse_dir, extra=_event("clipd-started"))
