@@ -23,6 +23,7 @@ COMMANDS = {
     "diff": "compare two indexes, by path",
     "gc": "tear down what containers that are gone left behind",
     "images": "list the indexes on this machine",
+    "import": "make an index of the image that a .clip of the Go library is of",
     "index": "make an index from a registry reference",
     "inspect": "show what is in an index",
     "install": "install the runtime binary and its hook",

@@ -75,7 +75,7 @@ def read_table(data: bytes, file_size: int) -> dict[bytes, Section]:
     if data[: len(GO_MAGIC)] == GO_MAGIC:
         raise IndexFormatError(
             "a .clip file of the Go library (Beta9), which names no places to restart gzip from",
-            "make one of the same image: clipctl index HOST/REPOSITORY:TAG",
+            "make one of the same image: clipctl import FILE",
         )
     if data[:8] != MAGIC:
         raise IndexFormatError("not a .clip file")

@@ -365,4 +365,4 @@ def test_a_file_of_the_go_library_is_refused_with_what_to_do() -> None:
     data = b"\x89CLIP\r\n\x1a\n" + bytes(4096)
     with pytest.raises(IndexFormatError, match="Go library") as caught:
         read_table(data, len(data))
-    assert "clipctl index" in caught.value.hint
+    assert "clipctl import" in caught.value.hint
