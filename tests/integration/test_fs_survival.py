@@ -306,10 +306,11 @@ def test_the_control_socket_is_roots_alone(served: Served) -> None:
     settings = served.settings
     assert stat.S_IMODE(os.stat(settings.control_dir).st_mode) == 0o700
     assert stat.S_IMODE(os.stat(settings.socket).st_mode) == 0o600
-    knock = f"import socket; socket.socket(1, 5).connect({settings.socket!r})"
-    served.machine.directory.chmod(0o711)  # only what is clipd's own stands in the way
-    argv = [sys.executable, "-I", "-S", "-c", knock]
-    done = subprocess.run(argv, user=65534, capture_output=True, text=True, check=False)
+    knock = "import socket; socket.socket(1, 5).connect('control/clipd.sock')"
+    argv = ["/usr/bin/python3", "-I", "-S", "-c", knock]
+    done = subprocess.run(
+        argv, user=65534, cwd=settings.run_dir, capture_output=True, text=True, check=False
+    )
     assert "PermissionError" in done.stderr
 
 
