@@ -40,6 +40,22 @@ def recover(settings: Settings, state: State, handed: int = -1) -> int:
     return good[0] if good else -1
 
 
+def resends(settings: Settings, init: bytes) -> bool:
+    """Is a new server asked again what a dead one had taken?
+
+    Where not (Linux before 6.9), each server gets a device of its own, whose end is the end of
+    what was taken through it: an error, and nobody waits for ever.
+    """
+    return settings.resend and fuse_device.can_resend(init)
+
+
+def renewed(device: int) -> int:
+    """``device``, which may have been a server's, without the requests taken through it."""
+    fresh = fuse_device.clone(device)
+    os.close(device)
+    return fresh
+
+
 def _is_fuse(path: str) -> bool:
     top = [m for m in mount.mounts() if m.target == os.path.realpath(path)]
     return bool(top) and top[-1].fstype == "fuse"

@@ -8,7 +8,8 @@ import socket
 import time
 
 from clip_runc.errors import ServerError
-from clip_runc.fs import protocol, start
+from clip_runc.fs import mounting, protocol, start
+from clip_runc.linux import fuse_device
 from clip_runc.linux.processes import spawn
 
 TYPE_CHECKING = False
@@ -43,7 +44,8 @@ class ServerProcess:
         self._settings = settings
         self._paths = paths
         self._init = init
-        self._device = -1
+        self._resends = mounting.resends(settings, init)
+        self._device = self._given = -1
         self._store = -1
         self._sock: socket.socket | None = None
         self._heard = 0.0
@@ -107,17 +109,24 @@ class ServerProcess:
         self._pinged = False
         self._loop.watch(ours.fileno(), self._readable)
         self._loop.child(self.pid, self._ended)
-        self.on_start(self.pid, self._device)
+        self.on_start(self.pid, self._given)
 
     def _spawn(self, control: int, init: int) -> int:
-        values = {"control": control, "init": init, "device": self._device, "store": self._store}
-        argv = start.command("server", self._settings, self._paths, **values)
+        """Its pid, or 0; ``self._given`` is the number of its device."""
+        own = -1
         try:
+            own = -1 if self._resends else fuse_device.clone(self._device)
+            self._given = self._device if own < 0 else own
+            values = {"control": control, "init": init, "device": self._given, "store": self._store}
+            argv = start.command("server", self._settings, self._paths, **values)
             return spawn(argv, list(values.values()), start.environment())
         except OSError as error:
             self._log.error("no server can be started: %s", error)
             self._again()
             return 0
+        finally:
+            if own >= 0:
+                os.close(own)  # with the server's death the last one is to be closed
 
     def _readable(self) -> None:
         assert self._sock is not None

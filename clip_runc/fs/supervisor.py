@@ -189,7 +189,7 @@ class Supervisor:
         def find() -> bytes:
             from clip_runc.registry.credentials import lookup
 
-            found = lookup(registry, repository)
+            found = lookup(registry, repository, self._settings.credentials_dir)
             return json.dumps(found.to_dict() if found else None).encode()
 
         def done(code: int, data: bytes) -> None:
@@ -324,6 +324,8 @@ def _set_up(
     state = State.load(f"{settings.run_dir}/clipd.json")
     device = mounting.recover(settings, state, handed)
     _end_server(state)
+    if device >= 0 and not mounting.resends(settings, state.init):
+        device = mounting.renewed(device)
     if device < 0:
         device = mounting.mount_anew(settings, state)
         log.info("mounted %s", settings.fuse_dir, extra=_event("clipd-started"))

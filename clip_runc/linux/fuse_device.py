@@ -1,14 +1,13 @@
 """``/dev/fuse``: mounting on it, the INIT handshake, asking the kernel to ask again.
 
-clipd answers FUSE_INIT itself, and not the server through libfuse: the answer then is the
-same whichever server comes, and it may hold what libfuse 3.14 and pyfuse3 cannot say
-(``max_background``, cached symlinks).  A server is given a copy of the request; its answer is
-refused by the kernel with ENOENT, which libfuse takes for an interrupted request.
+The supervisor answers FUSE_INIT: the answer then is the same whichever server comes.  A server
+is given a copy of the request.
 Layouts: include/uapi/linux/fuse.h.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import struct
@@ -22,6 +21,7 @@ _OUT_HEADER = struct.Struct("=IiQ")
 _INIT_OUT = struct.Struct("=IIIIHHIIHHI28x")
 _OPCODE_INIT = 26
 _NOTIFY_RESEND = 7
+_CLONE = 0x8004E500  # FUSE_DEV_IOC_CLONE
 
 ASYNC_READ = 1 << 0
 DO_READDIRPLUS = 1 << 13
@@ -103,14 +103,40 @@ def init_reply(request: bytes) -> bytes:
     return _OUT_HEADER.pack(_OUT_HEADER.size + len(body), 0, unique) + body
 
 
+def init_flags(request: bytes) -> int:
+    """What the kernel that sent this INIT can do: the lower 32 bits of its flags."""
+    if len(request) < _IN_HEADER.size + _INIT_IN.size:
+        return 0
+    flags: int = _INIT_IN.unpack_from(request, _IN_HEADER.size)[3]
+    return flags
+
+
 def can_resend(request: bytes) -> bool:
     """Does the kernel that sent this INIT know FUSE_NOTIFY_RESEND (Linux 6.9)?"""
     offset = _IN_HEADER.size + _INIT_IN.size
+    if len(request) < offset + 4:
+        return False
     low = _INIT_IN.unpack_from(request, _IN_HEADER.size)[3]
-    if not low & _INIT_EXT or len(request) < offset + 4:
+    if not low & _INIT_EXT:
         return False
     high: int = struct.unpack_from("=I", request, offset)[0]
     return bool(high << 32 & _HAS_RESEND)
+
+
+def clone(device: int) -> int:
+    """Another descriptor of the mount behind ``device``, with a list of requests of its own.
+
+    When its last holder dies, the kernel ends what was taken through it with ECONNABORTED
+    (fs/fuse/dev.c, fuse_dev_release), and the mount stays as long as ``device`` does.
+    Raises ``OSError``.
+    """
+    other = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    try:
+        fcntl.ioctl(other, _CLONE, struct.pack("=I", device))
+    except OSError:
+        os.close(other)
+        raise
+    return other
 
 
 def resend(device: int) -> bool:

@@ -30,7 +30,7 @@ def _fuse(release: str) -> list[Finding]:
     found = [Finding(OK, "FUSE", "/dev/fuse opens and mounts")]
     if resend:
         return [*found, Finding(OK, "FUSE resend", "a killed server costs no read")]
-    text = f"Linux {release} has no FUSE_NOTIFY_RESEND: a killed server fails reads under way"
+    text = f"Linux {release} has no FUSE_NOTIFY_RESEND: reads that a killed server took may fail"
     return [*found, Finding(WARN, "FUSE resend", text, "Linux 6.9 or later has it")]
 
 
