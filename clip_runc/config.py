@@ -50,6 +50,9 @@ DEFAULTS: dict[str, object] = {
     "server_uid": 61217,
     # registries that speak plain HTTP besides localhost
     "plain_http": (),
+    # a directory of docker config files whose logins are used as well; pull secrets of
+    # Kubernetes get there
+    "credentials_dir": "/etc/clip-runc/credentials.d",
     # whose indexes are taken when somebody pushed them beside an image: "host[:port]" or
     # "host/repository" prefixes (a host without a port means any port)
     "trusted_registries": ("localhost", "127.0.0.1", "[::1]"),
@@ -109,6 +112,7 @@ class Settings:
     image_annotations: tuple[str, ...]
     server_uid: int
     plain_http: tuple[str, ...]
+    credentials_dir: str
     trusted_registries: tuple[str, ...]
     layer_size_limit: int
     store_limit: int

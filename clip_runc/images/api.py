@@ -13,13 +13,12 @@ import zstandard  # noqa: F401
 from clip_runc.config import Settings, load
 from clip_runc.errors import ClipError, RegistryError
 from clip_runc.images.make import IndexResult, Progress, index_image
+from clip_runc.images.source import access_of
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.erofs_read import ErofsImage
 from clip_runc.linux.unprivileged import run_unprivileged
 from clip_runc.registry.client import Registry
-from clip_runc.registry.credentials import load as load_credentials
-from clip_runc.registry.reference import Reference
 
 # Links that the root of a distribution with a merged /usr has.  The fault that started this
 # project showed them empty.
@@ -134,13 +133,8 @@ def _proc(image: ErofsImage) -> tuple[bool, str]:
 
 
 def _check_registry(settings: Settings, clip: ClipFile) -> list[Check]:
-    reference = Reference.parse(f"{clip.source}@{clip.manifest_digest}")
     checks: list[Check] = []
-    with Registry(
-        reference,
-        credentials=load_credentials().find(reference.registry, reference.repository),
-        plain_http=reference.registry in settings.plain_http,
-    ) as registry:
+    with access_of(settings, clip).connect() as registry:
         checks.append(_manifest(registry, clip))
         for number, layer in enumerate(clip.layers, 1):
             name = f"layer {number} of {len(clip.layers)}, {layer.digest[:19]}…"

@@ -155,7 +155,7 @@ def pull_index(
             settings.server_uid,
             fetch,
             named,
-            lookup(named.registry, named.repository),
+            lookup(named.registry, named.repository, settings.credentials_dir),
             named.registry in settings.plain_http,
             platform,
             patient,

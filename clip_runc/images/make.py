@@ -31,7 +31,7 @@ from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
 from clip_runc.images.trust import trusted
 from clip_runc.linux.files import make_private_dir
-from clip_runc.registry.credentials import load as load_credentials
+from clip_runc.registry.credentials import lookup
 from clip_runc.registry.reference import Reference
 
 Progress = Callable[[str, int, int], None]
@@ -167,7 +167,7 @@ def _build(
     progress: Progress | None,
 ) -> dict[str, object]:
     """Run ``images/builder.py``, pass its progress on, and give its answer."""
-    credentials = load_credentials().find(named.registry, named.repository)
+    credentials = lookup(named.registry, named.repository, settings.credentials_dir)
     cache = _cache_directory(settings)
     request: dict[str, object] = {
         "settings": differences(settings),

@@ -28,7 +28,7 @@ def access_to(settings: Settings, reference: Reference) -> Access:
     """How this host gets at the repository of ``reference``."""
     return Access(
         reference,
-        lookup(reference.registry, reference.repository),
+        lookup(reference.registry, reference.repository, settings.credentials_dir),
         reference.registry in settings.plain_http,
     )
 

@@ -7,7 +7,8 @@ or a ``repr``.
 
 Sources, first hit wins (containers-auth.json(5), docker-login(1)): ``$REGISTRY_AUTH_FILE``,
 ``$XDG_RUNTIME_DIR/containers/auth.json``, ``/run/containers/<uid>/auth.json``,
-``~/.config/containers/auth.json``, ``$DOCKER_CONFIG/config.json``, ``~/.docker/config.json``.
+``~/.config/containers/auth.json``, ``$DOCKER_CONFIG/config.json``, ``~/.docker/config.json``; then
+``Settings.credentials_dir``.
 """
 
 from __future__ import annotations
@@ -145,8 +146,9 @@ def load(
     env: Mapping[str, str] | None = None,
     home: str | None = None,
     warn: Callable[[str], None] | None = None,
+    directory: str = "",
 ) -> Keychain:
-    """Read every credential file that is there.
+    """Read every credential file that is there, and those in ``directory``.
 
     ``env`` (default ``os.environ``) gives the variables that name files and the ``PATH`` for
     helpers; ``home`` defaults to ``$HOME``.  A file that cannot be read or parsed is skipped
@@ -170,12 +172,16 @@ def load(
                 warn(str(error))
             continue
         files.append((path, config))
+    if directory:
+        from clip_runc.registry.credentials_dir import read
+
+        files.append((directory, read(directory, warn or (lambda message: None))))
     return Keychain(files, env.get("PATH"), warn)
 
 
-def lookup(registry: str, repository: str = "") -> Credentials | None:
+def lookup(registry: str, repository: str = "", directory: str = "") -> Credentials | None:
     """``load().find(…)`` with the environment of this process."""
-    return load().find(registry, repository)
+    return load(directory=directory).find(registry, repository)
 
 
 def ask_helper(

@@ -107,8 +107,10 @@ class Cri:
             raise CriError(f"{method}: {trailers.decode(errors='replace')}")
         return body
 
-    def pull(self, reference: str) -> None:
-        self.call("PullImage", message({1: message({1: reference})}))
+    def pull(self, reference: str, auth: tuple[str, str] = ("", "")) -> None:
+        """With ``auth``, user and password, as a kubelet hands a pull secret on."""
+        login = message({1: auth[0], 2: auth[1]})
+        self.call("PullImage", message({1: message({1: reference}), 2: login}))
 
     def _sandbox_config(self, name: str, annotations: dict[str, str]) -> bytes:
         namespaces = message({1: NODE, 2: 1, 3: 0})  # network, pid, ipc

@@ -120,15 +120,19 @@ class Daemon:
 
 
 class DockerRegistry(Daemon):
-    """docker-registry on the loopback interface with its storage below ``directory``."""
+    """docker-registry on the loopback interface with its storage below ``directory``.
 
-    def __init__(self, directory: Path, port: int = 0) -> None:
+    ``http`` goes into that part of its configuration, ``more`` beside it.
+    """
+
+    def __init__(self, directory: Path, port: int = 0, *, http: str = "", more: str = "") -> None:
         self.port = port or free_port()
         self.host = f"127.0.0.1:{self.port}"
         directory.mkdir(parents=True, exist_ok=True)
         config = directory / "config.yml"
         storage = directory / "storage"
-        config.write_text(REGISTRY_CONFIG.format(directory=storage, port=self.port))
+        text = REGISTRY_CONFIG.format(directory=storage, port=self.port)
+        config.write_text(text.replace("secret: none", f"secret: none, {http}") + more)
         super().__init__(["docker-registry", "serve", str(config)], directory / "log")
         wait_for(self._ready, "docker-registry")
 

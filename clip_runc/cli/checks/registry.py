@@ -20,7 +20,7 @@ def check(settings: Settings, text: str) -> list[Finding]:
     subject = f"registry {text}"
     try:
         reference = Reference.parse(f"{text}/{_PROBE}" if host_only else text)
-        known = lookup(reference.registry, reference.repository)
+        known = lookup(reference.registry, reference.repository, settings.credentials_dir)
     except ClipError as error:
         return [Finding(FAIL, subject, error.message, error.hint)]
     have = "with credentials of this machine" if known else "without credentials"
