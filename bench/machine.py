@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.torch_image import CACHE
+from clip_runc.fs.client import ensure_clipd
+from clip_runc.images.local import find
 from clip_runc.images.mount import mounted_images, unmount_image
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import Containerd, DockerRegistry
@@ -57,14 +59,15 @@ def drop_caches() -> None:
 class Clip:
     """clip-runc with its state in the bench's cache, the index made anew."""
 
-    def __init__(self, reference: str) -> None:
+    def __init__(self, reference: str, **settings: object) -> None:
         self.reference = reference
         self.directory = CACHE / "clip"
         shutil.rmtree(self.directory, ignore_errors=True)
         self.directory.mkdir(parents=True)
         kept = self.directory / "indexes"
         kept.mkdir()
-        self.machine = ClipMachine(self.directory, kept, read_timeout=60, image_linger=300)
+        chosen = {"read_timeout": 60, "image_linger": 300, **settings}
+        self.machine = ClipMachine(self.directory, kept, **chosen)
         self.index_seconds = 0.0
 
     def index(self) -> Path:
@@ -84,6 +87,31 @@ class Clip:
         """``clip-runc run``."""
         program = [str(self.machine.runtime), "--root", str(self.machine.root)]
         return timed([*program, "run", "--bundle", str(bundle), name], self.machine.environ)
+
+    def record(self, *command: str) -> int:
+        """Have what ``command`` reads noted in the index; compressed bytes of those chunks."""
+        path = f"{self.machine.bin}:{os.environ['PATH']}"  # another clip-runc may be installed
+        done = self.machine.ctl(
+            "record", "--json", self.reference, "--", *command,
+            check=True, seconds=600, environ={"PATH": path},
+        )  # fmt: skip
+        return int(json.loads(done.stdout)["bytes"])
+
+    def local_index(self) -> Path:
+        """The file of the image in the index store."""
+        found = find(self.machine.settings, self.reference)
+        assert found is not None
+        return Path(found.index_path)
+
+    def use(self, index: Path) -> None:
+        """Put another index of the same image in its place; nothing else stays."""
+        self.empty()
+        shutil.copy(index, self.local_index())
+
+    def start(self) -> None:
+        """Start clipd, as systemd does at boot (and the first container where it did not)."""
+        with ensure_clipd(self.machine.settings):
+            pass
 
     def empty(self) -> None:
         """As on a machine that has the index and nothing else: no store, no mount, no clipd."""

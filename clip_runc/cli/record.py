@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from typing import Any
 
 import click
@@ -56,7 +57,9 @@ def command(
     if container:
         done = _of_container(settings, reference)
     else:
-        done = _of_run(settings, reference, args, duration, options)
+        # what the container prints must not mix with the JSON
+        stdout = sys.stderr.fileno() if as_json else None
+        done = _of_run(settings, reference, args, duration, options, stdout)
     if as_json:
         emit_json(done.as_dict())
         return
@@ -73,13 +76,14 @@ def _of_run(
     args: tuple[str, ...],
     duration: float | None,
     options: dict[str, Any],
+    stdout: int | None,
 ) -> Recorded:
     from clip_runc.images.record import run_recorded, stage
 
     path = ensure_index(settings, reference)
     with stage(settings) as on:
         key = write_bundle(on.settings, path, on.bundle, choices_of(args, options))
-        touches = run_recorded(runtime_argv(), on, duration)
+        touches = run_recorded(runtime_argv(), on, duration, stdout)
     return write_list(settings, path, key, touches)
 
 

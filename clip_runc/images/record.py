@@ -82,17 +82,20 @@ def _strike(found: Stage) -> None:
     shutil.rmtree(found.run, ignore_errors=True)
 
 
-def run_recorded(runtime: Sequence[str], on: Stage, duration: float | None) -> list[Touch]:
+def run_recorded(
+    runtime: Sequence[str], on: Stage, duration: float | None, stdout: int | None = None
+) -> list[Touch]:
     """Run the bundle of the stage once and return what it read.
 
-    ``runtime`` is the argv of clip-runc; ``duration`` seconds after the start the container is
+    ``runtime`` is the argv of clip-runc; ``stdout`` is the container's, by default this
+    process's own; ``duration`` seconds after the start the container is
     killed, by default it is waited for.  Raises ``ClipError`` where the container failed, unless
     ``duration`` ended it.
     """
     argv = [*runtime, "--root", f"{on.run}/runc"]
     environ = {**os.environ, "CLIP_RUNC_CONFIG": on.config}
     with subprocess.Popen(
-        [*argv, "run", "--bundle", on.bundle, "recorded"], env=environ
+        [*argv, "run", "--bundle", on.bundle, "recorded"], env=environ, stdout=stdout
     ) as process:
         try:
             status = process.wait(duration)
