@@ -77,6 +77,7 @@ class LayerReader:
         bound = bound_of(sources.best.layer.comp_size, self.chunk_count)
         self._ahead = ReadAhead(state.geometry.starts, bound)
         self._ahead_lock = threading.Lock()
+        self.listed: frozenset[int] = frozenset()
 
     @property
     def data_path(self) -> str:
@@ -194,6 +195,8 @@ class LayerReader:
 
     def _advance(self, offset: int, end: int) -> None:
         state = self._state
+        if self.listed and self.chunk_at(offset) in self.listed:
+            return  # who reads by a list needs no guesses
         # what is fetched ahead and cannot be stored would be pushed out before it is read
         if state.work.streamed or not state.storing:
             return

@@ -50,12 +50,16 @@ class Replay:
         self.bytes = 0
 
     def start(self) -> None:
-        """Begin."""
+        """Begin.  Nothing is read ahead of readers of what is listed: that is only a guess."""
+        for part in self._parts:
+            part.reader.listed |= frozenset(range(part.first, part.last + 1))
         self._thread.start()
 
     def stop(self) -> None:
         """Ask for nothing more, and leave out what was not begun."""
         self._stopped.set()
+        for part in self._parts:
+            part.reader.listed = frozenset()
 
     def join(self, timeout: float | None = None) -> None:
         """Wait for the end."""

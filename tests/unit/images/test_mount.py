@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,11 @@ class FakeClipd:
     def close(self) -> None:
         return
 
-    def attach(self, manifest_hex: str, index_path: str) -> dict[str, object]:
+    def attach(
+        self, manifest_hex: str, index_path: str, command: Sequence[str] = (), lease: str = ""
+    ) -> dict[str, object]:
         self.asked.append(f"attach {manifest_hex}")
+        self.wanted = (list(command), lease)
         return {"layers": [{"diff": DIFF, "complete": self.complete}], "tree": ""}
 
     def detach(self, manifest_hex: str) -> None:
@@ -79,6 +83,11 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
+
+
+def test_what_to_fetch_early_is_said_when_an_image_is_mounted(machine: Machine) -> None:
+    mount.mount_image(machine.settings, machine.image, ["python3", "-V"], "ctr-1")
+    assert machine.clipd.wanted == (["python3", "-V"], "ctr-1")
 
 
 def test_the_second_container_has_no_word_with_clipd(machine: Machine) -> None:
