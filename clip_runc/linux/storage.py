@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 
 from clip_runc.errors import StorageRefused
 from clip_runc.linux import syscalls
@@ -35,11 +33,7 @@ _UNSUITABLE = ("tmpfs", "ramfs", "overlay")
 
 def filesystem_type(path: str) -> str:
     """The type of the file system that ``path`` is on ("ext4", "tmpfs", …); hex if unknown."""
-    buffer = ctypes.create_string_buffer(512)
-    syscalls.check(syscalls.libc.statfs(os.fsencode(path), buffer))
-    # struct statfs begins with f_type: a long everywhere, but 32 bits on s390x
-    width = 4 if os.uname().machine == "s390x" else ctypes.sizeof(ctypes.c_long)
-    magic = int.from_bytes(buffer.raw[:width], sys.byteorder) & 0xFFFFFFFF
+    magic = syscalls.statfs_type(os.fsencode(path))
     return _MAGIC.get(magic, hex(magic))
 
 

@@ -5,12 +5,13 @@ launcher was written with, ``runc``.  A name is looked up in PATH and then where
 keep runtimes (PATH of a service often lacks the sbin directories); whatever is clip-runc itself,
 under any name, is skipped, so that it can be installed as ``runc`` before the real one.
 
-Runs on every runc command.
+Runs on every runc command, so it imports neither ``os`` nor, where no file of ours speaks of a
+runtime, the settings.
 """
 
 from __future__ import annotations
 
-import os
+import posix
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 MARKER = b"clip-runc launcher"
 _HEAD = 512
 _DEFAULT = "runc"
+# as in clip_runc.config, which costs more to import than to repeat
+CONFIG_FILE = "/etc/clip-runc/config.toml"
+CONFIG_DIR = "/etc/clip-runc/config.d"
 _DIRECTORIES = (
     "/usr/local/sbin",
     "/usr/local/bin",
@@ -42,7 +46,8 @@ def find_runtime(baked: str = "", ourselves: Sequence[str] = ()) -> str:
     named = _from_environment() or _configured() or baked or _DEFAULT
     if "/" in named:
         if not _is_usable(named, _identities(ourselves)):
-            reason = "is clip-runc itself" if os.access(named, os.X_OK) else "cannot be executed"
+            executable = posix.access(named, posix.X_OK)
+            reason = "is clip-runc itself" if executable else "cannot be executed"
             raise RuntimeNotFound(f"the real runtime {named} {reason}")
         return named
     return _search(named, ourselves)
@@ -50,9 +55,11 @@ def find_runtime(baked: str = "", ourselves: Sequence[str] = ()) -> str:
 
 def _from_environment() -> str:
     """Ignored where a set-uid program called us: its caller chose the environment."""
-    if os.getuid() != os.geteuid():
-        return ""
-    return os.environ.get("CLIP_RUNC_RUNTIME", "")
+    return "" if posix.getuid() != posix.geteuid() else _variable("CLIP_RUNC_RUNTIME")
+
+
+def _variable(name: str) -> str:
+    return posix.environ.get(name.encode(), b"").decode("utf-8", "surrogateescape")
 
 
 def _configured() -> str:
@@ -60,6 +67,8 @@ def _configured() -> str:
 
     A file that cannot be used stops none of the commands that pass through.
     """
+    if not _may_be_configured():
+        return ""
     from clip_runc.runtime.plain_config import load_settings, read_values
 
     values = read_values()
@@ -74,11 +83,39 @@ def _configured() -> str:
     return value if isinstance(value, str) and value != _DEFAULT else ""
 
 
+def _may_be_configured() -> bool:
+    """Is there a file of settings that has the word in it?"""
+    named = _variable("CLIP_RUNC_CONFIG") if posix.getuid() == posix.geteuid() else ""
+    if named:
+        return b"runtime" in _read(named)
+    if b"runtime" in _read(CONFIG_FILE):
+        return True
+    try:
+        names = posix.listdir(CONFIG_DIR)
+    except OSError:
+        return False
+    return any(b"runtime" in _read(f"{CONFIG_DIR}/{name}") for name in names)
+
+
+def _read(path: str) -> bytes:
+    """The first MiB of a file; one that cannot be read has nothing to say."""
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
+    except OSError:
+        return b""
+    try:
+        return posix.read(fd, 1 << 20)
+    except OSError:
+        return b""
+    finally:
+        posix.close(fd)
+
+
 def _identities(paths: Sequence[str]) -> set[tuple[int, int]]:
     found = set()
     for path in paths:
         try:
-            status = os.stat(path)
+            status = posix.stat(path)
         except OSError:
             continue
         found.add((status.st_dev, status.st_ino))
@@ -88,24 +125,28 @@ def _identities(paths: Sequence[str]) -> set[tuple[int, int]]:
 def _is_usable(path: str, ourselves: set[tuple[int, int]]) -> bool:
     """Is it an executable file, and not this program?"""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK)
     except OSError:
         # one that may be executed and not read is none of ours: the launcher is readable
-        return os.access(path, os.X_OK) and os.path.isfile(path)
+        return posix.access(path, posix.X_OK) and _is_file(posix.stat(path))
     try:
-        status = os.fstat(fd)
-        if (status.st_dev, status.st_ino) in ourselves or status.st_mode & 0o170000 != 0o100000:
+        status = posix.fstat(fd)
+        if (status.st_dev, status.st_ino) in ourselves or not _is_file(status):
             return False
-        return MARKER not in os.read(fd, _HEAD) and os.access(path, os.X_OK)
+        return MARKER not in posix.read(fd, _HEAD) and posix.access(path, posix.X_OK)
     except OSError:
         return False
     finally:
-        os.close(fd)
+        posix.close(fd)
+
+
+def _is_file(status: posix.stat_result) -> bool:
+    return status.st_mode & 0o170000 == 0o100000
 
 
 def _search(name: str, ourselves: Sequence[str]) -> str:
     known = _identities(ourselves)
-    path = os.environ.get("PATH", "")
+    path = _variable("PATH")
     # an empty or relative entry would make the working directory choose what root runs
     given = [directory for directory in path.split(":") if directory.startswith("/")]
     for directory in (*given, *_DIRECTORIES):

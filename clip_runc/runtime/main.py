@@ -1,13 +1,13 @@
 """``clip-runc``: every runc command comes through here.
 
 A command that is none of ours becomes the real runtime at once, with nothing imported but
-``os``, ``sys`` and three small modules of this package
+``posix``, ``sys`` and three small modules of this package
 (tests/unit/runtime/test_main.py counts them).
 """
 
 from __future__ import annotations
 
-import os
+import posix
 import sys
 
 from clip_runc.runtime.argv import parse
@@ -25,7 +25,7 @@ def main(runtime: str = "", launcher: str = "") -> NoReturn:
     ourselves = [path for path in (launcher, sys.argv[0]) if "/" in path]
     try:
         real = find_runtime(runtime, ourselves)
-        if invocation.command and os.geteuid() == 0:
+        if invocation.command and posix.geteuid() == 0:
             from clip_runc.runtime import lifecycle
 
             lifecycle.handle(invocation, real, launcher or _resolved(sys.argv[0]))

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from clip_runc import config
 from clip_runc.runtime import locate
 from clip_runc.runtime.launcher import write_launcher
 from clip_runc.runtime.locate import RuntimeNotFound, find_runtime
@@ -20,8 +21,9 @@ def program(path: Path, text: str = "#!/bin/sh\n") -> str:
 @pytest.fixture(autouse=True)
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with no configuration and a PATH of our own."""
-    monkeypatch.setattr("clip_runc.config.CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setattr("clip_runc.config.CONFIG_DIR", str(tmp_path / "none.d"))
+    for module in ("clip_runc.config", "clip_runc.runtime.locate"):
+        monkeypatch.setattr(f"{module}.CONFIG_FILE", str(tmp_path / "none"))
+        monkeypatch.setattr(f"{module}.CONFIG_DIR", str(tmp_path / "none.d"))
     monkeypatch.setattr(locate, "_DIRECTORIES", (str(tmp_path / "sbin"),))
     monkeypatch.setenv("PATH", f"{tmp_path}/a:{tmp_path}/b")
     for name in ("CLIP_RUNC_CONFIG", "CLIP_RUNC_RUNTIME"):
@@ -115,3 +117,18 @@ def test_a_path_that_is_ourselves_is_refused(tmp_path: Path) -> None:
         find_runtime(launcher)
     with pytest.raises(RuntimeNotFound, match="cannot be executed"):
         find_runtime(str(tmp_path / "nothing"))
+
+
+def test_the_files_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their names are written down twice: importing the settings costs a millisecond."""
+    monkeypatch.undo()
+    assert (locate.CONFIG_FILE, locate.CONFIG_DIR) == (config.CONFIG_FILE, config.CONFIG_DIR)
+
+
+@pytest.mark.parametrize("where", ["none", "none.d/10-runtime.toml"])
+def test_the_files_of_the_machine_are_read(tmp_path: Path, where: str) -> None:
+    program(tmp_path / "a/runc")
+    other = program(tmp_path / "a/other")
+    (tmp_path / "none.d").mkdir()
+    (tmp_path / where).write_text('runtime = "other"\n')
+    assert find_runtime() == other

@@ -13,14 +13,11 @@ from clip_runc.runtime import launcher
 
 OWN = {
     "clip_runc",
-    "clip_runc.config",
-    "clip_runc.errors",
     "clip_runc.runtime",
     "clip_runc.runtime.argv",
     "clip_runc.runtime.execute",
     "clip_runc.runtime.locate",
     "clip_runc.runtime.main",
-    "clip_runc.runtime.plain_config",
 }
 SHOW = """#!/bin/sh
 echo "0=$0 pid=$$"
@@ -39,12 +36,12 @@ def shim(tmp_path: Path) -> Path:
     return path
 
 
-COUNT = """import sys, os
+COUNT = """import sys, posix
 before = set(sys.modules)
 def shown(*_):
-    os.write(1, " ".join(sorted(set(sys.modules) - before)).encode())
-    os._exit(0)
-os.execv = shown
+    posix.write(1, " ".join(sorted(set(sys.modules) - before)).encode())
+    posix._exit(0)
+posix.execve = shown
 """
 
 
