@@ -50,6 +50,9 @@ DEFAULTS: dict[str, object] = {
     "server_uid": 61217,
     # registries that speak plain HTTP besides localhost
     "plain_http": (),
+    # where mirrors and certificates of registries are described, HOST/hosts.toml each, as for
+    # containerd; a registry is looked for in one after the other
+    "hosts_dirs": ("/etc/containerd/certs.d",),
     # a directory of docker config files whose logins are used as well; pull secrets of
     # Kubernetes get there
     "credentials_dir": "/etc/clip-runc/credentials.d",
@@ -112,6 +115,7 @@ class Settings:
     image_annotations: tuple[str, ...]
     server_uid: int
     plain_http: tuple[str, ...]
+    hosts_dirs: tuple[str, ...]
     credentials_dir: str
     trusted_registries: tuple[str, ...]
     layer_size_limit: int

@@ -66,7 +66,12 @@ def run(
         boot_id=boot_id(),
         limit=settings.store_limit,
     )
-    sources = Sources(channel.credentials, settings.plain_http, min(30.0, settings.read_timeout))
+    sources = Sources(
+        channel.credentials,
+        settings.plain_http,
+        min(30.0, settings.read_timeout),
+        settings.hosts_dirs,
+    )
     catalog = Catalog(View(), chunks, sources, settings.prefetch_rate)
     pyfuse3.init(
         Operations(catalog.view, lambda: _take_device(device, init)), f"/dev/fd/{init}", set()

@@ -24,12 +24,20 @@ Ask = Callable[[str, str], "Credentials | None"]
 class Source:
     """The fetcher of one repository (``host/repository``); thread-safe."""
 
-    def __init__(self, name: str, ask: Ask, plain_http: tuple[str, ...], timeout: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        ask: Ask,
+        plain_http: tuple[str, ...],
+        timeout: float,
+        hosts_dirs: tuple[str, ...] = (),
+    ) -> None:
         """``ask(registry, repository)`` blocks; it is called in threads that fetch."""
         self.reference = Reference.parse(name)
         self._ask = ask
         self._plain_http = self.reference.registry in plain_http
         self._timeout = timeout
+        self._hosts_dirs = hosts_dirs
         self._lock = threading.Lock()
         self._registry: Registry | None = None
 
@@ -53,6 +61,7 @@ class Source:
                     timeout=self._timeout,
                     attempts=_ATTEMPTS,
                     renew_credentials=self._credentials,
+                    hosts_dirs=self._hosts_dirs,
                 )
             return self._registry
 
@@ -63,8 +72,16 @@ class Source:
 class Sources:
     """One ``Source`` a repository, shared by the images that come from it."""
 
-    def __init__(self, ask: Ask, plain_http: tuple[str, ...], timeout: float) -> None:
-        self._make = partial(Source, ask=ask, plain_http=plain_http, timeout=timeout)
+    def __init__(
+        self,
+        ask: Ask,
+        plain_http: tuple[str, ...],
+        timeout: float,
+        hosts_dirs: tuple[str, ...] = (),
+    ) -> None:
+        self._make = partial(
+            Source, ask=ask, plain_http=plain_http, timeout=timeout, hosts_dirs=hosts_dirs
+        )
         self._known: dict[str, Source] = {}
 
     def get(self, name: str) -> Source:

@@ -12,16 +12,15 @@ import hashlib
 import os
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from clip_runc.config import Settings
 from clip_runc.errors import BadResponse, ClipError, DigestMismatch, NotFound, StoreError
 from clip_runc.images import adding, local
-from clip_runc.images.source import registry_at
+from clip_runc.images.source import Access, access_to, registry_at
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.linux.unprivileged import run_unprivileged
 from clip_runc.registry.client import Registry
-from clip_runc.registry.credentials import Credentials, lookup
 from clip_runc.registry.image import OCI_MANIFEST, RegistryImage, descriptor, parse_json
 from clip_runc.registry.reference import Reference
 from clip_runc.registry.referrers import EMPTY_CONFIG, Referrer, artifact_manifest, texts
@@ -154,9 +153,7 @@ def pull_index(
         answer = run_unprivileged(
             settings.server_uid,
             fetch,
-            named,
-            lookup(named.registry, named.repository, settings.credentials_dir),
-            named.registry in settings.plain_http,
+            access_to(settings, named),
             platform,
             patient,
             (raw, out),
@@ -199,9 +196,7 @@ def _unlinked(directory: str) -> int:
 
 
 def fetch(
-    named: Reference,
-    credentials: Credentials | None,
-    plain_http: bool,
+    access: Access,
     platform: str | None,
     patient: bool,
     fds: tuple[int, int],
@@ -210,18 +205,11 @@ def fetch(
 
     ``fds[0]`` is for the bytes as they come.
     """
-    registry = Registry(
-        named,
-        credentials=credentials,
-        plain_http=plain_http,
-        attempts=6 if patient else 2,
-        connect_timeout=10.0 if patient else 3.0,
-    )
-    with registry:
+    named = access.reference
+    with access.connect(patient=patient) as registry:
         pinned = registry.manifest()[2]
-    with Registry(
-        named.with_digest(pinned), credentials=credentials, plain_http=plain_http
-    ) as registry:
+    exact = replace(access, reference=named.with_digest(pinned))
+    with exact.connect(patient=patient) as registry:
         image = registry.resolve(platform)
         listed = registry.referrers(image.manifest_digest, ARTIFACT_TYPE)
         usable = rank(listed, image.platform)

@@ -18,10 +18,18 @@ class Access:
     reference: Reference
     credentials: Credentials | None = None
     plain_http: bool = False
+    hosts_dirs: tuple[str, ...] = ()
 
-    def connect(self) -> Registry:
-        """A client of its own."""
-        return Registry(self.reference, credentials=self.credentials, plain_http=self.plain_http)
+    def connect(self, *, patient: bool = True) -> Registry:
+        """A client of its own; an impatient one tries twice and waits shortly."""
+        return Registry(
+            self.reference,
+            attempts=6 if patient else 2,
+            connect_timeout=10.0 if patient else 3.0,
+            credentials=self.credentials,
+            plain_http=self.plain_http,
+            hosts_dirs=self.hosts_dirs,
+        )
 
 
 def access_to(settings: Settings, reference: Reference) -> Access:
@@ -30,6 +38,7 @@ def access_to(settings: Settings, reference: Reference) -> Access:
         reference,
         lookup(reference.registry, reference.repository, settings.credentials_dir),
         reference.registry in settings.plain_http,
+        settings.hosts_dirs,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import requests
 
@@ -45,7 +45,7 @@ class Registry:
     ``plain_http`` allows HTTP without TLS, which this machine's own addresses always are.
     ``timeout`` (seconds) bounds each wait for bytes, ``connect_timeout`` each connection,
     ``attempts`` the tries of one piece of work.  ``renew_credentials`` gives fresh ones when the
-    registry no longer takes ``credentials``.
+    registry no longer takes ``credentials``.  ``hosts_dirs``: where ``hosts.toml`` files are.
     """
 
     def __init__(
@@ -59,8 +59,9 @@ class Registry:
         attempts: int = 6,
         renew_credentials: Callable[[], Credentials | None] | None = None,
         place: Place | None = None,
+        hosts_dirs: Sequence[str] = (),
     ) -> None:
-        hosts = Hosts(server=place) if place else load_hosts(reference.registry)
+        hosts = Hosts(server=place) if place else load_hosts(reference.registry, hosts_dirs)
         self._mirrors = Mirrors[Registry](
             [
                 (

@@ -1,20 +1,20 @@
 """``hosts.toml``: where else a registry's content is to be had, in containerd's layout.
 
-``/etc/containerd/certs.d/HOST/hosts.toml``, or ``_default`` in the place of ``HOST``.  Source:
-github.com/containerd/containerd, docs/hosts.md.
+``HOST/hosts.toml`` in a directory such as ``/etc/containerd/certs.d``, or ``_default`` in the
+place of ``HOST``.  Source: github.com/containerd/containerd, docs/hosts.md.
 """
 
 from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 from clip_runc.errors import ConfigError
 
-DIRECTORIES = ("/etc/containerd/certs.d",)
 _LIMIT = 1 << 20
 _CAPABILITIES = ("pull", "resolve", "push")
 
@@ -46,9 +46,12 @@ class Hosts:
     server: Place | None = None
 
 
-def load(registry: str) -> Hosts:
-    """What is configured for the registry ``host[:port]``.  Raises ``ConfigError``."""
-    for directory in DIRECTORIES:
+def load(registry: str, directories: Sequence[str]) -> Hosts:
+    """What the first of the directories has on the registry ``host[:port]``.
+
+    Raises ``ConfigError``.
+    """
+    for directory in directories:
         for name in (registry, "_default"):
             path = f"{directory}/{name}/hosts.toml"
             try:

@@ -20,6 +20,7 @@ PROGRAMS = {
     "debootstrap": "debootstrap",
     "busybox": "busybox",
     "curl": "curl",
+    "openssl": "openssl",
 }
 
 

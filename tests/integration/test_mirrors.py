@@ -5,9 +5,6 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-import pytest
-
-from clip_runc.registry import hosts
 from clip_runc.registry.client import Registry
 from clip_runc.registry.reference import Reference
 from tests.integration.daemons import Daemon, DockerRegistry, free_port, listens, wait_for
@@ -28,7 +25,6 @@ def test_a_pull_through_cache_serves_when_its_registry_is_gone(
     busybox_image: Image,
     scratch: Path,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     origin = DockerRegistry(scratch / "cached-origin")
     reference = Reference.parse(push(busybox_image, origin.host, "small/cached", "1"))
@@ -38,17 +34,18 @@ def test_a_pull_through_cache_serves_when_its_registry_is_gone(
     config.write_text(CACHE.format(directory=directory, port=port, upstream=origin.host))
     cache = Daemon(["docker-registry", "serve", str(config)], directory / "log")
     wait_for(lambda: listens(port), "the cache")
-    monkeypatch.setattr(hosts, "DIRECTORIES", (str(tmp_path),))
     (tmp_path / origin.host).mkdir()
     (tmp_path / origin.host / "hosts.toml").write_text(
         f'[host."http://127.0.0.1:{free_port()}"]\n[host."http://127.0.0.1:{port}"]\n'
     )
     try:
-        first = read_all(reference)
+        first = read_all(reference, tmp_path)
         wait_for(lambda: kept(directory, busybox_image), "the cache's copy")
         origin.stop()
         pinned = reference.with_digest(busybox_image.digest)
-        assert read_all(pinned) == first == [layer.digest for layer in busybox_image.layers]
+        assert (
+            read_all(pinned, tmp_path) == first == [layer.digest for layer in busybox_image.layers]
+        )
     finally:
         cache.stop()
         origin.stop()
@@ -61,9 +58,9 @@ def kept(directory: Path, image: Image) -> bool:
     return all((blobs / name[:2] / name / "data").exists() for name in names)
 
 
-def read_all(reference: Reference) -> list[str]:
+def read_all(reference: Reference, hosts: Path) -> list[str]:
     """The digests of the layers as they were read, whole."""
-    with Registry(reference, attempts=2) as registry:
+    with Registry(reference, attempts=2, hosts_dirs=(str(hosts),)) as registry:
         found = registry.resolve()
         return [
             "sha256:"

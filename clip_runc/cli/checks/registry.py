@@ -28,6 +28,7 @@ def check(settings: Settings, text: str) -> list[Finding]:
         reference,
         credentials=known,
         plain_http=reference.registry in settings.plain_http,
+        hosts_dirs=settings.hosts_dirs,
         timeout=_SECONDS,
         connect_timeout=_SECONDS,
         attempts=2,

@@ -48,15 +48,15 @@ def test_containerds_example() -> None:
     assert found.server == Place("https", "registry-1.docker.io", "/v2", everything)
 
 
-def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hosts, "DIRECTORIES", (str(tmp_path),))
-    assert hosts.load("a.example:5000") == Hosts()
+def test_where_it_lies(tmp_path: Path) -> None:
+    directories = (str(tmp_path / "none"), str(tmp_path))
+    assert hosts.load("a.example:5000", directories) == Hosts()
     (tmp_path / "_default").mkdir()
     (tmp_path / "_default/hosts.toml").write_text('[host."https://m.example"]\n')
-    assert hosts.load("a.example:5000").mirrors[0].host == "m.example"
+    assert hosts.load("a.example:5000", directories).mirrors[0].host == "m.example"
     (tmp_path / "a.example:5000").mkdir()
     (tmp_path / "a.example:5000/hosts.toml").write_text("")
-    assert hosts.load("a.example:5000") == Hosts()
+    assert hosts.load("a.example:5000", directories) == Hosts()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from clip_runc.errors import NotFound, RegistryError
-from clip_runc.registry import hosts, transport
+from clip_runc.registry import transport
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.fake import FakeRegistry
@@ -26,9 +26,14 @@ def mirror() -> Iterator[FakeRegistry]:
 
 
 @pytest.fixture
-def configure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fake: FakeRegistry) -> Configure:
+def connect(connect: Connect, tmp_path: Path) -> Connect:
+    """Clients that look into our directory of ``hosts.toml``."""
+    return lambda fake, **options: connect(fake, hosts_dirs=(str(tmp_path),), **options)
+
+
+@pytest.fixture
+def configure(tmp_path: Path, fake: FakeRegistry) -> Configure:
     """Write the ``hosts.toml`` of the fake registry."""
-    monkeypatch.setattr(hosts, "DIRECTORIES", (str(tmp_path),))
 
     def write(text: str) -> None:
         directory = tmp_path / fake.host
