@@ -7,6 +7,7 @@ tests/integration/test_docs.py fails when the files in docs/ are not what this g
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,12 +96,17 @@ def reference() -> Iterator[str]:
     yield "Commands with codes of their own say so.\n"
     for words, command in commands():
         yield f"\n## clipctl {words}\n\n```\nclipctl {words}{_usage(command)}\n```\n"
-        yield f"\n{command.help or ''}\n"
+        yield f"\n{_help(command)}\n"
         options = list(_options(command))
         if options:
             yield "\n| option | what |\n|---|---|\n"
         for left, text in options:
             yield f"| `{_cell(left)}` | {_cell(text)} |\n"
+
+
+def _help(command: click.Command) -> str:
+    """Without the indentation of a docstring, which Python keeps before 3.13."""
+    return inspect.cleandoc(command.help or "")
 
 
 def _usage(command: click.Command) -> str:
@@ -135,7 +141,9 @@ def _value(option: click.Option) -> str:
         return option.metavar
     if isinstance(option.type, click.Choice):
         return "|".join(str(choice) for choice in option.type.choices)
-    return {"integer": "N", "integer range": "N", "text": "TEXT"}.get(option.type.name, "PATH")
+    return {"integer": "N", "integer range": "N", "float range": "N", "text": "TEXT"}.get(
+        option.type.name, "PATH"
+    )
 
 
 def man_page() -> Iterator[str]:
@@ -146,7 +154,7 @@ def man_page() -> Iterator[str]:
     yield ".SH SYNOPSIS\n.B clipctl\n[\\-\\-config FILE] COMMAND [OPTIONS] ...\n.SH COMMANDS\n"
     for words, command in commands():
         yield f".SS {_roff(f'clipctl {words}{_usage(command)}')}\n"
-        yield from (f".PP\n{_roff(one)}\n" for one in (command.help or "").split("\n\n"))
+        yield from (f".PP\n{_roff(one)}\n" for one in _help(command).split("\n\n"))
         for left, text in _options(command):
             yield f".TP\n.B {_roff(left)}\n{_roff(text)}\n"
     yield ".SH FILES\n"

@@ -33,7 +33,7 @@ class _Open:
         self.names = names
 
     def layers(self) -> list[dict[str, object]]:
-        """Each layer: which, under what name it is served, its size, are its data all there?
+        """Each layer: which, under what name it is served, its size, what of it is there.
 
         ``complete`` is said only of data that are where everybody looks for them.
         """
@@ -43,6 +43,8 @@ class _Open:
                 "file": name,
                 "complete": reader.complete and reader.data_path == f"{layer.diff_hex}/data",
                 "size": reader.size,
+                "present": round(reader.present() / max(1, reader.chunk_count), 4),
+                "fetched": reader.stats.fetched_bytes,
             }
             for layer, reader, name in zip(self.clip.layers, self.readers, self.names, strict=True)
         ]

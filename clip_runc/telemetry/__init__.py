@@ -1,0 +1,1 @@
+"""What clip-runc tells of itself: the file of events, metrics, traces."""
