@@ -78,12 +78,14 @@ def command(
     click.echo(f"{directory}: try  clip-runc run --bundle {directory} ctr1")
 
 
-def write_bundle(settings: Settings, reference: str, directory: str, choices: Choices) -> list[str]:
+def write_bundle(
+    settings: Settings, reference: str, directory: str, choices: Choices, *, keep: bool = False
+) -> list[str]:
     """Make ``directory`` with config.json and an empty rootfs; the key of its command.
 
-    Raises ``ClipError``.
+    ``keep``: what has to be fetched for an index stays for the container.  Raises ``ClipError``.
     """
-    path = ensure_index(settings, reference)
+    path = ensure_index(settings, reference, keep=keep)
     clip = ClipFile.open(path)
     config = _image_config(clip)
     accounts: dict[bytes, bytes] = {}

@@ -35,8 +35,11 @@ def open_index(settings: Settings, text: str) -> ClipFile:
     return ClipFile.open(index_path(settings, text))
 
 
-def ensure_index(settings: Settings, text: str) -> str:
-    """The path of the index of ``text``, made now (with progress) where it is not here yet."""
+def ensure_index(settings: Settings, text: str, *, keep: bool = False) -> str:
+    """The path of the index of ``text``, made now (with progress) where it is not here yet.
+
+    With ``keep`` what is fetched for that is kept for the container that follows.
+    """
     if not looks_like_file(text):
         from clip_runc.images.local import find
 
@@ -45,5 +48,5 @@ def ensure_index(settings: Settings, text: str) -> str:
             from clip_runc.images.make import index_image
 
             with layer_progress() as progress:
-                index_image(settings, text, None, progress=progress)
+                index_image(settings, text, None, keep=keep, progress=progress)
     return index_path(settings, text)

@@ -16,6 +16,7 @@ import click
 from clip_runc.cli.bundle import choices_of, spec_options, write_bundle
 from clip_runc.cli.console import size
 from clip_runc.config import Settings, load
+from clip_runc.linux.storage import refuse_unsuitable
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -44,7 +45,8 @@ def command(
     settings = load()
     container = name or f"clip-{secrets.token_hex(4)}"
     bundle = f"{settings.state_dir}/bundles/{container}"
-    write_bundle(settings, reference, bundle, choices_of(args, options))
+    refuse_unsuitable(settings.state_dir)  # before the image is indexed
+    write_bundle(settings, reference, bundle, choices_of(args, options), keep=True)
     before = _fetched(settings) if summary else 0
     try:
         code = _run(bundle, container, detach=detach)

@@ -1,7 +1,8 @@
 """The process without privileges that makes an index; ``images/make.py`` starts it.
 
 It gets one JSON object on stdin (credentials among it, which therefore are in no argv and no
-environment), the descriptors of the output and of the directory for cached layers, and answers
+environment), the descriptors of the output, of the directory for cached layers and, where the
+decoded bytes shall be kept, of the store, and answers
 with JSON lines on stdout.  Everything is imported before privileges are dropped: after that
 the package may be unreadable.
 """
@@ -35,7 +36,8 @@ def main() -> NoReturn:
     settings = Settings(**request["settings"])
     _preload()
     try:
-        _drop(settings, (request["out"], request["cache"], send))
+        store = () if request["store"] is None else (request["store"],)
+        _drop(settings, (request["out"], request["cache"], send, *store))
         answer: dict[str, object] = {"result": _work(settings, request, send)}
     except ClipError as error:
         answer = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
@@ -56,8 +58,10 @@ def _preload() -> None:
     import zstandard  # noqa: F401
 
     import clip_runc.images.build
-    import clip_runc.images.source
-    import clip_runc.linux.privileges  # noqa: F401
+    import clip_runc.linux.files
+    import clip_runc.linux.privileges
+    import clip_runc.registry.client
+    import clip_runc.store.adopt  # noqa: F401
 
 
 def _drop(settings: Settings, fds: tuple[int, ...]) -> None:
@@ -86,22 +90,24 @@ def tell(fd: int, message: dict[str, object]) -> None:
 
 def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, object]:
     """Resolve the reference once, then index exactly what it stood for."""
-    from dataclasses import replace
-
     from clip_runc.images.build import build_index
-    from clip_runc.images.source import Access
+    from clip_runc.linux.files import boot_id
+    from clip_runc.registry.client import Registry
     from clip_runc.registry.credentials import Credentials
     from clip_runc.registry.reference import Reference
+    from clip_runc.store.adopt import Adoption
 
+    store = request["store"]
+    keep = None if store is None else Adoption(store, boot_id(), settings.store_limit)
     named = Reference.parse(request["reference"])
     given = request["credentials"]
     credentials = Credentials.from_dict(given) if given else None
     plain_http = named.registry in settings.plain_http
-    access = Access(named, credentials, plain_http, settings.hosts_dirs)
-    with access.connect() as registry:
+    with Registry(named, credentials=credentials, plain_http=plain_http) as registry:
         pinned = registry.manifest()[2]
+    exact = named.with_digest(pinned)
     with (
-        replace(access, reference=named.with_digest(pinned)).connect() as registry,
+        Registry(exact, credentials=credentials, plain_http=plain_http) as registry,
         open(request["out"], "wb", closefd=False) as out,
     ):
         result = build_index(
@@ -111,6 +117,7 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
             cache_fd=request["cache"] if request["reuse"] else None,
             layer_size_limit=settings.layer_size_limit,
             checkpoint_mib=request["checkpoint_mib"],
+            keep=keep,
             progress=_sender(send),
         )
     return {
@@ -121,6 +128,7 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
         "compressed": sum(layer.comp_size for layer in result.layers),
         "raw": sum(layer.raw_size for layer in result.layers),
         "fetched": result.fetched,
+        "kept": keep.kept if keep is not None else 0,
         "warnings": list(result.warnings),
     }
 

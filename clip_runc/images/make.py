@@ -19,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
@@ -31,6 +31,7 @@ from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
 from clip_runc.images.trust import trusted
 from clip_runc.linux.files import make_private_dir
+from clip_runc.linux.storage import refuse_unsuitable
 from clip_runc.registry.credentials import lookup
 from clip_runc.registry.reference import Reference
 
@@ -42,8 +43,9 @@ class IndexResult:
     """An index that was made: of what, where it is, and what it took.
 
     ``compressed`` and ``raw`` are the sizes of all layers, ``fetched`` what came over the wire,
-    ``size`` the index, all in bytes; ``digest`` the manifest's, ``pinned`` the one that the
-    reference stood for (of the multi-platform index, where there is one).
+    ``kept`` what of ``raw`` lies in the store now, ``size`` the index, all in bytes; ``digest`` the
+    manifest's, ``pinned`` the one that the reference stood for (of the multi-platform index, where
+    there is one).
     """
 
     reference: str
@@ -57,6 +59,7 @@ class IndexResult:
     fetched: int
     size: int
     seconds: float
+    kept: int = 0
     warnings: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, object]:
@@ -73,6 +76,7 @@ def index_image(
     checkpoint_mib: int = 2,
     store: bool = True,
     reuse: bool = True,
+    keep: bool = False,
     progress: Progress | None = None,
 ) -> IndexResult:
     """Index the image that ``reference`` names in its registry.
@@ -80,9 +84,10 @@ def index_image(
     The index goes to the file ``output``, if that is given, and into the local store unless
     ``store`` is False.  ``platform`` is ``os/architecture[/variant]``, by default this machine's.
     Without ``reuse`` every layer is fetched and nothing that was learnt before is believed.
-    ``progress`` gets (layer digest, bytes done, bytes in all).  Raises ``InvalidReference``,
-    ``RegistryError``, ``LayerFormatError``, ``DigestMismatch``, ``StoreError``; no file is left
-    behind then.
+    With ``keep`` (root's alone) the bytes of the layers that are fetched go to the store that clipd
+    reads from.  ``progress`` gets (layer digest, bytes done, bytes in all).  Raises
+    ``InvalidReference``, ``RegistryError``, ``LayerFormatError``, ``DigestMismatch``,
+    ``StoreError``; no file is left behind then.
     """
     named = Reference.parse(reference)
     if output is None and not store:
@@ -90,7 +95,7 @@ def index_image(
     started = time.monotonic()
     with _destination(settings, output) as (path, fd):
         asked = {"platform": platform, "checkpoint_mib": checkpoint_mib, "reuse": reuse}
-        found = _build(settings, named, fd, asked, progress)
+        found = _build(settings, named, fd, asked, progress, keep=keep)
         _finish(path, fd, output)
         size = os.fstat(fd).st_size
         kept = output or path
@@ -110,6 +115,7 @@ def index_image(
         fetched=_number(found["fetched"]),
         size=size,
         seconds=time.monotonic() - started,
+        kept=_number(found["kept"]),
         warnings=_texts(found["warnings"]),
     )
 
@@ -165,9 +171,12 @@ def _build(
     out_fd: int,
     asked: Mapping[str, object],
     progress: Progress | None,
+    *,
+    keep: bool,
 ) -> dict[str, object]:
     """Run ``images/builder.py``, pass its progress on, and give its answer."""
     credentials = lookup(named.registry, named.repository, settings.credentials_dir)
+    store = _store_directory(settings) if keep and os.geteuid() == 0 else None
     cache = _cache_directory(settings)
     request: dict[str, object] = {
         "settings": differences(settings),
@@ -175,16 +184,19 @@ def _build(
         "credentials": credentials.to_dict() if credentials else None,
         "out": out_fd,
         "cache": cache,
+        "store": store,
         **asked,
     }
+    fds = [fd for fd in (out_fd, cache, store) if fd is not None]
     try:
-        return _run(named, request, (out_fd, cache), progress)
+        return _run(named, request, fds, progress)
     finally:
-        os.close(cache)
+        for fd in fds[1:]:
+            os.close(fd)
 
 
 def _run(
-    named: Reference, request: dict[str, object], fds: tuple[int, int], progress: Progress | None
+    named: Reference, request: dict[str, object], fds: Sequence[int], progress: Progress | None
 ) -> dict[str, object]:
     program = (
         f"import sys; sys.path += {package_paths()!r}; "
@@ -233,6 +245,14 @@ def _cache_directory(settings: Settings) -> int:
         return os.open(temporary, flags)
     finally:
         _spare(temporary)
+
+
+def _store_directory(settings: Settings) -> int:
+    """The store, open; it belongs to the processes without privileges."""
+    refuse_unsuitable(settings.state_dir)
+    make_private_dir(settings.state_dir, 0o755)
+    make_private_dir(settings.store_dir, 0o700, (settings.server_uid, settings.server_uid))
+    return os.open(settings.store_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
 def _spare(temporary: str) -> None:
@@ -288,7 +308,7 @@ def main() -> NoReturn:
 
         found = _beside(settings, sys.argv[2], only=sys.argv[3] == "pull")
         if found is None:
-            found = index_image(settings, sys.argv[2], progress=progress).as_dict()
+            found = index_image(settings, sys.argv[2], keep=True, progress=progress).as_dict()
         tell(send, {"result": found})
     except ClipError as error:
         text = {"error": type(error).__name__, "message": error.message, "hint": error.hint}
