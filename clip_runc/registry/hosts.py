@@ -6,6 +6,7 @@ place of ``HOST``.  Source: github.com/containerd/containerd, docs/hosts.md.
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 from clip_runc.errors import ConfigError
 
 _LIMIT = 1 << 20
+log = logging.getLogger(__name__)
 _CAPABILITIES = ("pull", "resolve", "push")
 
 
@@ -57,7 +59,12 @@ def load(registry: str, directories: Sequence[str]) -> Hosts:
             try:
                 with open(path, "rb") as file:
                     data = file.read(_LIMIT)
-            except (FileNotFoundError, NotADirectoryError, PermissionError):
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except PermissionError:
+                log.warning(
+                    "%s: cannot be read by user %d, so it does not count", path, os.geteuid()
+                )
                 continue
             except OSError as error:
                 raise ConfigError(f"{path}: {error.strerror}") from None

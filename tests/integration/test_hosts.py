@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,12 +22,20 @@ Machine = Callable[..., ClipMachine]
 
 
 @pytest.fixture(scope="module")
-def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def etc() -> Iterator[Path]:
+    """A directory that everybody can read, as clipd's server must be able to."""
+    directory = Path(tempfile.mkdtemp(prefix="clip-etc-", dir="/var/tmp"))
+    directory.chmod(0o755)
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture(scope="module")
+def keys(etc: Path) -> Path:
     """A CA, and certificates of it for the registry (127.0.0.1) and for a client."""
     need("openssl")
-    directory = tmp_path_factory.mktemp("keys")
-    directory.parent.chmod(0o755)
-    directory.chmod(0o755)
+    directory = etc / "keys"
+    directory.mkdir()
     common = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
     common += ["-noenc", "-days", "2"]
     signed = ["-CA", "ca.crt", "-CAkey", "ca.key"]
@@ -42,9 +52,9 @@ def keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def hosts(scratch: Path, tmp_path: Path) -> Path:
-    directory = scratch / f"hosts-{tmp_path.name}"
-    directory.mkdir(mode=0o755)
+def hosts(etc: Path, tmp_path: Path) -> Path:
+    directory = etc / f"hosts-{tmp_path.name}"
+    directory.mkdir()
     return directory
 
 
@@ -76,10 +86,7 @@ def test_a_registry_that_wants_client_certificates(
     describe(hosts, locked.host, server)
     denied = clip.ctl("index", reference)
     assert (denied.returncode, "certificate" in denied.stderr.lower()) == (1, True), denied.stderr
-    describe(hosts, locked.host, server.replace("ca =", "capabilities = ['pull']\nca =") + client)
-    with pytest.raises(AssertionError, match="certificate"):
-        clip_with(hosts_dirs=[]).ctl("index", reference, check=True)
-
+    describe(hosts, locked.host, server + client)
     bundle = clip.bundle(reference, "/bin/cat", "/srv/data/a")
     done = clip.runc("run", "-b", bundle, "locked")
     assert (done.returncode, done.stdout.encode()) == (0, CONTENT["a"]), done.stderr
@@ -117,7 +124,9 @@ def test_lazy_reads_pass_a_bad_mirror_over(
         done = clip.runc("run", "-b", bundle, "mirrored")
         expected = (CONTENT["a"] + CONTENT["big"]).decode() + "1234\n"
         assert (done.returncode, done.stdout) == (0, expected), done.stderr + clip.clipd_log()
-        asked = bad.requests("GET", "/blobs/")
-        # asked once, and not again while it counts as bad (30 s, a liar 10 minutes)
-        assert len(asked) == {"dead": 0}.get(first, len(asked)) and len(asked) <= 6
-        assert (len(asked) == 0) == (first == "dead")
+        # each thread that fetches may have asked before it was known (30 s, a liar 10 minutes)
+        if first == "lying":
+            assert 1 <= len(bad.requests("GET", "/blobs/")) <= clip.settings.fetch_threads
+        else:
+            passed_over = clip.clipd_log().count(f"mirror {url.partition('//')[2]} of")
+            assert 1 <= passed_over <= clip.settings.fetch_threads
