@@ -9,7 +9,8 @@ from types import TracebackType
 from clip_runc.config import Settings, load
 from clip_runc.containers import state as states
 from clip_runc.containers.key import is_key, key
-from clip_runc.containers.prepare import prepare, rootfs_path
+from clip_runc.containers.prepare import prepare
+from clip_runc.containers.state import rootfs_path
 from clip_runc.containers.teardown import teardown
 from clip_runc.errors import BundleError, MountFailed
 from clip_runc.images import local

@@ -1,9 +1,15 @@
 """A bundle's config.json: read, rewritten, and put back as it was.
 
 The directory is opened once and everything goes through that descriptor.  What we write keeps
-the members that we do not know, their order, and the file's owner and mode.  The original
-bytes are kept in the container's own directory, so that putting back is exact where nobody
-else has written the file since; where somebody has, only what is ours is taken out.
+the members that we do not know, their order, and the file's owner and mode.  The original file
+is kept in the container's own directory (a hard link, or a copy where that is on another file
+system), so that putting back is exact where nobody else has written the file since; where
+somebody has, only what is ours is taken out.
+
+Waiting for the disk took a third of what a warm create cost.  So only our own state is synced.  The
+original needs no sync where it is a link: the journal has the link before it has our file in
+the original's place.  Our file itself may be found empty after a power cut on file systems
+that write names before data (XFS does); ``restore`` and ``revive`` know an empty one.
 
 Several containers may be made of one bundle.  The second finds the root of the first in the
 file; the original is then the one that the first one's state remembers.
@@ -36,13 +42,14 @@ Spec = dict[str, object]
 class Config:
     """A config.json as it was read: ``spec`` is parsed, ``data`` its bytes."""
 
-    __slots__ = ("data", "mode", "owner", "spec")
+    __slots__ = ("data", "file", "mode", "owner", "spec")
 
-    def __init__(self, data: bytes, spec: Spec, mode: int, owner: tuple[int, int]) -> None:
+    def __init__(self, data: bytes, spec: Spec, status: os.stat_result) -> None:
         self.data = data
         self.spec = spec
-        self.mode = mode
-        self.owner = owner
+        self.mode = stat.S_IMODE(status.st_mode)
+        self.owner = (status.st_uid, status.st_gid)
+        self.file = (status.st_dev, status.st_ino)
 
 
 def open_bundle(path: str) -> int:
@@ -71,8 +78,7 @@ def read_config(bundle_fd: int) -> Config:
         spec = lean.loads_object(data)
     except ValueError as error:
         raise BundleError(f"{CONFIG}: {error}") from None
-    mode = stat.S_IMODE(status.st_mode)
-    return Config(data, spec, mode, (status.st_uid, status.st_gid))
+    return Config(data, spec, status)
 
 
 def _read_all(fd: int) -> bytes:
@@ -92,7 +98,7 @@ def read_original(settings: Settings, bundle_fd: int) -> Config:
     The bytes on disk, unless another container of ours has rewritten them.
     """
     config = read_config(bundle_fd)
-    owner = _owner_of(settings, config.spec)
+    owner = _owner_of(settings, config)
     if owner is None:
         return config
     data = states.get(_original_path(settings, owner)) if _unchanged(owner, config) else None
@@ -100,12 +106,13 @@ def read_original(settings: Settings, bundle_fd: int) -> Config:
         spec = config.spec
         _take_out(spec, owner)
         data = lean.dumps(spec, "\t")
-    return Config(data, lean.loads_object(data), config.mode, config.owner)
+    config.data, config.spec, config.file = data, lean.loads_object(data), (0, 0)
+    return config
 
 
-def _owner_of(settings: Settings, spec: Spec) -> State | None:
+def _owner_of(settings: Settings, config: Config) -> State | None:
     """The container whose root the spec names, if that is one of ours."""
-    path = root_path(spec)
+    path = root_path(config.spec)
     prefix = f"{settings.rootfs_dir}/"
     if not path.startswith(prefix):
         return None
@@ -113,14 +120,27 @@ def _owner_of(settings: Settings, spec: Spec) -> State | None:
     if not is_key(key):
         return None
     owner = states.load(settings, key)
-    if owner is None:
-        # its state is lost, and with it what root was: runc's own default is the best guess
-        owner = states.State(key)
-        root = spec.get("root")
-        known = root if isinstance(root, dict) else {}
-        owner.original_root = {**known, "path": "rootfs"}
-        owner.root_path = path
+    return owner or _guess_of(key, config)
+
+
+def _guess_of(key: str, config: Config) -> State:
+    """A container whose state is lost, and with it what root was: runc's own default is a guess."""
+    owner = states.State(key)
+    root = config.spec.get("root")
+    owner.original_root = {**(root if isinstance(root, dict) else {}), "path": "rootfs"}
+    owner.root_path = root_path(config.spec)
+    owner.config_sha256 = lean.sha256_hex(config.data)  # the original may be there still
+    hooks = config.spec.get("hooks")
+    present = hooks.get("poststop") if isinstance(hooks, dict) else None
+    if isinstance(present, list):
+        owner.hooks = {"poststop": [hook for hook in present if _names(hook, key)]}
     return owner
+
+
+def _names(hook: object, key: str) -> bool:
+    """Is the container's key an argument of the hook?"""
+    arguments = hook.get("args") if isinstance(hook, dict) else None
+    return isinstance(arguments, list) and key in arguments
 
 
 def root_path(spec: Spec) -> str:
@@ -157,12 +177,30 @@ def rewrite(
     state.config_sha256 = lean.sha256_hex(data)
     state.bundle = os.readlink(f"/proc/self/fd/{bundle_fd}")
     try:
-        states.put(_original_path(settings, state), original.data, True)
-        states.save(settings, state, durable=True)
-        _replace(bundle_fd, data, original)
+        durable = _keep(_original_path(settings, state), bundle_fd, original)
+        states.save(settings, state, durable=durable)
+        _replace(bundle_fd, data, original, durable=False)
     except OSError as error:
         raise BundleError(f"{state.bundle}: cannot rewrite {CONFIG}: {error.strerror}") from None
     return original
+
+
+def _keep(path: str, bundle_fd: int, original: Config) -> bool:
+    """Keep the original at ``path``; does the bundle outlive a reboot?"""
+    if original.file != (0, 0):
+        try:
+            os.link(CONFIG, path, src_dir_fd=bundle_fd, follow_symlinks=False)
+            kept = os.lstat(path)
+            if (kept.st_dev, kept.st_ino) == original.file:
+                return True
+            os.unlink(path)  # replaced since it was read
+        except OSError:  # another file system, or one without links
+            pass
+    from clip_runc.linux.storage import filesystem_type
+
+    durable = filesystem_type(f"/proc/self/fd/{bundle_fd}") not in ("tmpfs", "ramfs")
+    states.put(path, original.data, durable)
+    return durable
 
 
 def _added_hooks(before: Spec, after: Spec) -> dict[str, list[object]]:
@@ -188,8 +226,8 @@ def _remove_strays(bundle_fd: int) -> None:
             os.unlink(name, dir_fd=bundle_fd)
 
 
-def _replace(bundle_fd: int, data: bytes, like: Config) -> None:
-    """Written beside, synced, renamed; owner and mode are those of the file before."""
+def _replace(bundle_fd: int, data: bytes, like: Config, *, durable: bool) -> None:
+    """Written beside, synced if ``durable``, renamed; owner and mode are those of ``like``."""
     temporary = f".{CONFIG}.{os.getpid()}.clip"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
@@ -205,7 +243,8 @@ def _replace(bundle_fd: int, data: bytes, like: Config) -> None:
             if like.owner != (os.geteuid(), os.getegid()):
                 os.fchown(fd, *like.owner)
             os.fchmod(fd, like.mode)
-            os.fsync(fd)
+            if durable:
+                os.fsync(fd)
         finally:
             os.close(fd)
         os.rename(temporary, CONFIG, src_dir_fd=bundle_fd, dst_dir_fd=bundle_fd)
@@ -237,8 +276,10 @@ def _restore(settings: Settings, state: State, fd: int) -> str:
     try:
         config = read_config(fd)
     except BundleError:
-        return "gone"
+        return "restored" if _was_lost(fd) and _bring_back(settings, state, fd) else "gone"
     if _unchanged(state, config):
+        if _put_back(settings, state, fd, config):
+            return "restored"
         data = states.get(_original_path(settings, state))
         done = "restored"
     else:
@@ -250,11 +291,58 @@ def _restore(settings: Settings, state: State, fd: int) -> str:
         data = lean.dumps(config.spec, "\t")
         done = "mended"
     try:
-        _replace(fd, data, config)
+        _replace(fd, data, config, durable=True)
     except OSError as error:
         message = f"{state.bundle}: cannot restore {CONFIG}: {error.strerror}"
         raise BundleError(message) from None
     return done
+
+
+def _put_back(settings: Settings, state: State, fd: int, present: Config | None = None) -> bool:
+    """Rename the original to where it was; False where that is another file system.
+
+    Also where somebody gave ``present`` another owner or mode since.
+    """
+    path = _original_path(settings, state)
+    try:
+        kept = os.lstat(path)
+        mine = (stat.S_IMODE(kept.st_mode), (kept.st_uid, kept.st_gid))
+        if present is not None and mine != (present.mode, present.owner):
+            return False
+        os.rename(path, CONFIG, dst_dir_fd=fd)
+    except OSError:
+        return False
+    return True
+
+
+def _bring_back(settings: Settings, state: State, fd: int) -> bool:
+    """The original in place of an empty file."""
+    if _put_back(settings, state, fd):
+        return True
+    data = states.get(_original_path(settings, state))
+    if data is None:
+        return False
+    like = Config(data, {}, os.stat(CONFIG, dir_fd=fd, follow_symlinks=False))
+    _replace(fd, data, like, durable=True)
+    return True
+
+
+def _was_lost(bundle_fd: int) -> bool:
+    """Is config.json an empty file?  So a power cut leaves it where data is written last."""
+    try:
+        status = os.stat(CONFIG, dir_fd=bundle_fd, follow_symlinks=False)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_size == 0
+
+
+def revive(settings: Settings, bundle_fd: int) -> bool:
+    """Put back the original of a config.json that a power cut made empty; False for no such."""
+    if not _was_lost(bundle_fd):
+        return False
+    path = os.readlink(f"/proc/self/fd/{bundle_fd}")
+    owners = [state for state in states.list_states(settings) if state.bundle == path]
+    return any(restore(settings, state) == "restored" for state in owners)
 
 
 def _take_out(spec: Spec, state: State) -> None:

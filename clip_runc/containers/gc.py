@@ -14,7 +14,7 @@ import time
 from clip_runc.containers import leases, teardown
 from clip_runc.containers import state as states
 from clip_runc.containers.key import is_key
-from clip_runc.containers.prepare import lock_path
+from clip_runc.containers.state import exists, lock_path
 from clip_runc.images.local import is_hex
 from clip_runc.images.mount import mounted_images, unmount_image
 from clip_runc.linux.files import boot_id, lock
@@ -71,7 +71,7 @@ def _sweep_dead(settings: Settings, key: str, alive: Callable[[State], bool]) ->
             state = states.load(settings, key)
             if state is not None and alive(state):
                 return []
-            if not teardown.exists(settings, key):
+            if not exists(settings, key):
                 return []
             problems = teardown.sweep(settings, key)
             teardown.forget_lock(settings, key)
@@ -105,11 +105,11 @@ def _drop_locks(settings: Settings) -> None:
         return
     for name in names:
         key = name.removeprefix("container-")
-        if key == name or not is_key(key) or teardown.exists(settings, key):
+        if key == name or not is_key(key) or exists(settings, key):
             continue
         try:
             with lock(lock_path(settings, key), wait=False):
-                if not teardown.exists(settings, key):
+                if not exists(settings, key):
                     teardown.forget_lock(settings, key)
         except BlockingIOError:
             continue

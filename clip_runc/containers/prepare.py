@@ -37,16 +37,6 @@ class Prepared:
         self.lower = lower
 
 
-def rootfs_path(settings: Settings, key: str) -> str:
-    """Where the overlay of container ``key`` is mounted."""
-    return f"{settings.rootfs_dir}/{key}/rootfs"
-
-
-def lock_path(settings: Settings, key: str) -> str:
-    """The file whose lock is held while a container is made or taken down."""
-    return f"{settings.lock_dir}/container-{key}"
-
-
 def prepare(
     settings: Settings,
     key: str,
@@ -67,7 +57,7 @@ def prepare(
     Raises ``StorageRefused``, ``MountFailed``, ``ServerError``, ``StoreError``.
     """
     make_directories(settings)
-    with lock(lock_path(settings, key)):
+    with lock(states.lock_path(settings, key)):
         state = _new_state(key, image, root, container_id, bundle)
         _make_room(settings, state)
         try:
@@ -142,10 +132,11 @@ def _prepare(
     leases.acquire(settings, state.image, state.key)
     mounted = mount_image(settings, image, command, state.key)
     state.mode = mounted.mode
-    states.save(settings, state, durable=False)
+    if not state.root:  # else the rewriting of the bundle saves it again
+        states.save(settings, state, durable=False)
     _make_upper(upper, mounted.lower)
     os.mkdir(work, 0o700)
-    rootfs = rootfs_path(settings, state.key)
+    rootfs = states.rootfs_path(settings, state.key)
     os.mkdir(os.path.dirname(rootfs), 0o711)
     os.mkdir(rootfs, 0o755)
     mount_rootfs(mounted.lower, upper, work, rootfs, nosuid=nosuid)

@@ -9,10 +9,8 @@ descriptors nor the stack run out.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
-import struct
 import time
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -104,6 +102,9 @@ def _clear_flags(parent: int, name: str) -> None:
 
 
 def _clear_flags_of(fd: int) -> None:
+    import fcntl
+    import struct
+
     try:
         flags = struct.unpack("l", fcntl.ioctl(fd, _GETFLAGS, bytes(8)))[0]
         if flags & _IMMUTABLE_OR_APPEND:

@@ -71,6 +71,22 @@ def directory(settings: Settings, key: str) -> str:
     return f"{settings.container_dir}/{key}"
 
 
+def rootfs_path(settings: Settings, key: str) -> str:
+    """Where the overlay of container ``key`` is mounted."""
+    return f"{settings.rootfs_dir}/{key}/rootfs"
+
+
+def lock_path(settings: Settings, key: str) -> str:
+    """The file whose lock is held while a container is made or taken down."""
+    return f"{settings.lock_dir}/container-{key}"
+
+
+def exists(settings: Settings, key: str) -> bool:
+    """Is anything of the container there: its directory, or its mount point?"""
+    places = (directory(settings, key), f"{settings.rootfs_dir}/{key}")
+    return any(os.path.lexists(place) for place in places)
+
+
 def save(settings: Settings, state: State, *, durable: bool) -> None:
     """Write the state.  ``durable`` waits for the disk: before a bundle is changed."""
     put(f"{directory(settings, state.key)}/state.json", lean.dumps(state.as_dict()), durable)

@@ -13,11 +13,10 @@ import time
 from clip_runc import events
 from clip_runc.containers import bundle, leases
 from clip_runc.containers import state as states
-from clip_runc.containers.prepare import lock_path, rootfs_path
 from clip_runc.containers.removal import remove_tree
+from clip_runc.containers.state import exists, lock_path, rootfs_path
 from clip_runc.errors import ClipError, MountFailed
 from clip_runc.images import lean
-from clip_runc.images.mount import unmount_image
 from clip_runc.linux.files import lock
 
 TYPE_CHECKING = False
@@ -50,12 +49,6 @@ def teardown(settings: Settings, key: str, problems: list[str] | None = None) ->
     finally:
         os.close(guard)
     return True
-
-
-def exists(settings: Settings, key: str) -> bool:
-    """Is anything of the container there: its directory, or its mount point?"""
-    places = (states.directory(settings, key), f"{settings.rootfs_dir}/{key}")
-    return any(os.path.lexists(place) for place in places)
 
 
 def _take_lock(settings: Settings, key: str) -> int | None:
@@ -116,6 +109,8 @@ def _note_end(settings: Settings, state: states.State, problems: list[str]) -> N
 
 def _unmount_image(settings: Settings, manifest_hex: str) -> list[str]:
     """At once, where images do not linger; else ``gc`` does it."""
+    from clip_runc.images.mount import unmount_image
+
     try:
         unmount_image(settings, manifest_hex)
     except (ClipError, OSError) as error:

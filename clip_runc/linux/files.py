@@ -137,8 +137,11 @@ def make_private_dir(path: str, mode: int = 0o700, owner: tuple[int, int] | None
 def boot_id() -> str:
     """A string that changes when the machine boots (36 characters)."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read().strip()
+        fd = os.open("/proc/sys/kernel/random/boot_id", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return os.read(fd, 64).decode().strip()
+        finally:
+            os.close(fd)
     except OSError as error:
         if error.errno not in (errno.ENOENT, errno.EACCES):
             raise

@@ -26,19 +26,19 @@ def take_down(
     (asked under the lock).
     """
     from clip_runc.containers import state as states
-    from clip_runc.containers.prepare import lock_path
-    from clip_runc.containers.teardown import exists, forget_lock, sweep
+
+    if not states.exists(settings, key):
+        return []
+    from clip_runc.containers.teardown import forget_lock, sweep
     from clip_runc.linux.files import lock
 
-    if not exists(settings, key):
-        return []
     try:
-        with lock(lock_path(settings, key)):
+        with lock(states.lock_path(settings, key)):
             state = states.load(settings, key)
             if (state is not None and tuple(state.creator) != creator) or unless():
                 return []
             problems = sweep(settings, key)
-            if not exists(settings, key):
+            if not states.exists(settings, key):
                 forget_lock(settings, key)
             return problems
     except FileNotFoundError:  # the lock directory: a reboot took /run away

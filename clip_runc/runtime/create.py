@@ -61,14 +61,16 @@ def create(invocation: Invocation, real: str, root: str, launcher: str) -> None:
 
 
 def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle: int) -> None:
-    from clip_runc.containers.bundle import read_config
+    from clip_runc.containers.bundle import read_config, revive
     from clip_runc.runtime.plain_config import load_settings
 
     phases = Phases()
     try:
         config = read_config(bundle)
     except BundleError:
-        return
+        if not revive(load_settings(), bundle):
+            return
+        config = read_config(bundle)
     settings = load_settings()
     resolved = _resolve(settings, config, bundle)
     image = _image_of(settings, resolved, invocation)

@@ -20,7 +20,8 @@ from clip_runc.config import Settings
 from clip_runc.containers import state as states
 from clip_runc.containers.gc import gc
 from clip_runc.containers.key import key
-from clip_runc.containers.prepare import Prepared, lock_path, prepare
+from clip_runc.containers.prepare import Prepared, prepare
+from clip_runc.containers.state import lock_path
 from clip_runc.containers.teardown import teardown
 from clip_runc.errors import BundleError, MountFailed, StorageRefused, StoreError
 from clip_runc.images import local
@@ -46,7 +47,7 @@ class Machine:
         self.image = local.at(self.settings, HEX)
         monkeypatch.setattr(
             "clip_runc.containers.prepare.mount_image",
-            lambda settings, image: MountedImage(str(self.lower), "tree"),
+            lambda settings, image, *more: MountedImage(str(self.lower), "tree"),
         )
 
     def key(self, name: str = "c1") -> str:
@@ -336,7 +337,7 @@ def trace(frame, event, argument):
         os.kill(os.getpid(), signal.SIGKILL)
     return trace
 settings = Settings(state_dir=f"{base}/state", run_dir=f"{base}/run")
-module.mount_image = lambda settings, image: MountedImage(f"{base}/lower", "tree")
+module.mount_image = lambda settings, image, *more: MountedImage(f"{base}/lower", "tree")
 image = local.at(settings, "ab" * 32)
 import clip_runc.linux.mount, clip_runc.containers.teardown, clip_runc.linux.storage
 sys.settrace(trace)

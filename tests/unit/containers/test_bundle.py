@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -94,7 +95,7 @@ def test_the_state_is_there_before_the_file_changes(
 ) -> None:
     """A process killed between the two leaves a bundle as it was, and a restore that knows it."""
 
-    def die(*arguments: object) -> None:
+    def die(*arguments: object, **options: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(bundle, "_replace", die)
@@ -237,3 +238,68 @@ def test_a_bundle_where_nothing_can_be_written(
         bundle.rewrite(settings, state, fd, edit_for(settings, state))
     assert (path / "config.json").read_text() == TEXT
     assert os.listdir(path) == ["config.json"]
+
+
+def inode(path: Path) -> tuple[int, int]:
+    status = (path / "config.json").stat()
+    return status.st_ino, status.st_mtime_ns
+
+
+def test_the_very_file_comes_back(settings: Settings, state: State, path: Path, fd: int) -> None:
+    before = inode(path)
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    assert inode(path) != before
+    assert bundle.restore(settings, state) == "restored"
+    assert inode(path) == before
+    assert (path / "config.json").stat().st_nlink == 1
+
+
+def test_a_bundle_on_another_file_system(
+    settings: Settings, state: State, path: Path, fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+    monkeypatch.setattr(os, "link", refuse)
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    monkeypatch.setattr(os, "rename", lambda *names, **fds: (
+        refuse() if str(names[0]).startswith(settings.container_dir)
+        else os.replace(*names, **fds)
+    ))  # fmt: skip
+    assert bundle.restore(settings, state) == "restored"
+    assert (path / "config.json").read_text() == TEXT
+
+
+def test_a_file_that_a_power_cut_made_empty(
+    settings: Settings, state: State, path: Path, fd: int
+) -> None:
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    assert not bundle.revive(settings, fd)
+    (path / "config.json").write_text("")
+    assert bundle.revive(settings, fd)
+    assert (path / "config.json").read_text() == TEXT
+    assert not bundle.revive(settings, fd)
+
+
+def test_another_mode_that_somebody_gave_it_stays(
+    settings: Settings, state: State, path: Path, fd: int
+) -> None:
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    (path / "config.json").chmod(0o604)
+    assert bundle.restore(settings, state) == "restored"
+    assert (path / "config.json").read_text() == TEXT
+    assert (path / "config.json").stat().st_mode & 0o777 == 0o604
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_state_that_is_lost(
+    settings: Settings, state: State, path: Path, fd: int, kept: bool
+) -> None:
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    (Path(states.directory(settings, state.key)) / "state.json").write_text("")
+    if not kept:
+        (Path(states.directory(settings, state.key)) / "config.json").unlink()
+    found = bundle.read_original(settings, fd)
+    assert found.spec["root"] == SPEC["root"]
+    assert found.spec["hooks"] == SPEC["hooks"]
+    assert (found.data.decode() == TEXT) is kept
