@@ -45,7 +45,7 @@ def test_a_recorded_command_finds_its_bytes_there(clip: ClipMachine, debian_ref:
     # nothing of the recording stays
     assert not list(clip.state.glob("record-*")) and not list(clip.run_dir.glob("record-*"))
 
-    found, index = lists(clip, debian_ref)
+    found, _ = lists(clip, debian_ref)
     assert [one.command for one in found] == [WORK]
     after = json.loads(clip.ctl("inspect", "--json", debian_ref, check=True).stdout)
     assert after["content_digest"] == before["content_digest"]

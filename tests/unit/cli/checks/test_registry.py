@@ -25,7 +25,7 @@ def test_answers() -> None:
 
 
 def test_credentials_are_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "lookup", lambda host, repository: None)
+    monkeypatch.setattr(registry, "lookup", lambda host, repository, directory: None)
     with FakeRegistry(auth="basic", password="secret") as fake:
         fake.add_image("team/app", "1", [b"layer"])
         assert level(fake.host) == WARN
