@@ -58,9 +58,9 @@ def _preload() -> None:
     import zstandard  # noqa: F401
 
     import clip_runc.images.build
+    import clip_runc.images.source
     import clip_runc.linux.files
     import clip_runc.linux.privileges
-    import clip_runc.registry.client
     import clip_runc.store.adopt  # noqa: F401
 
 
@@ -90,9 +90,11 @@ def tell(fd: int, message: dict[str, object]) -> None:
 
 def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, object]:
     """Resolve the reference once, then index exactly what it stood for."""
+    from dataclasses import replace
+
     from clip_runc.images.build import build_index
+    from clip_runc.images.source import Access
     from clip_runc.linux.files import boot_id
-    from clip_runc.registry.client import Registry
     from clip_runc.registry.credentials import Credentials
     from clip_runc.registry.reference import Reference
     from clip_runc.store.adopt import Adoption
@@ -103,11 +105,11 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
     given = request["credentials"]
     credentials = Credentials.from_dict(given) if given else None
     plain_http = named.registry in settings.plain_http
-    with Registry(named, credentials=credentials, plain_http=plain_http) as registry:
+    access = Access(named, credentials, plain_http, settings.hosts_dirs)
+    with access.connect() as registry:
         pinned = registry.manifest()[2]
-    exact = named.with_digest(pinned)
     with (
-        Registry(exact, credentials=credentials, plain_http=plain_http) as registry,
+        replace(access, reference=named.with_digest(pinned)).connect() as registry,
         open(request["out"], "wb", closefd=False) as out,
     ):
         result = build_index(
