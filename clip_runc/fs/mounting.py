@@ -57,8 +57,13 @@ def renewed(device: int) -> int:
 
 
 def _is_fuse(path: str) -> bool:
-    top = [m for m in mount.mounts() if m.target == os.path.realpath(path)]
+    top = [m for m in mount.mounts() if m.target == _real(path)]
     return bool(top) and top[-1].fstype == "fuse"
+
+
+def _real(target: str) -> str:
+    """The path without links, and without a look at the mount: nobody may be there to answer."""
+    return f"{os.path.realpath(os.path.dirname(target))}/{os.path.basename(target)}"
 
 
 def _is_device(fd: int) -> bool:
@@ -88,7 +93,6 @@ def mount_anew(settings: Settings, state: State) -> int:
 
 
 def _set_read_ahead(target: str) -> None:
-    real = os.path.realpath(os.path.dirname(target)) + "/" + os.path.basename(target)
     for found in mount.mounts():
-        if found.target == real:
+        if found.target == _real(target):
             fuse_device.set_read_ahead(os.makedev(*found.dev), READ_AHEAD_KIB)
