@@ -61,7 +61,10 @@ def test_garbage_raises_nothing_else(data: bytes) -> None:
     st.dictionaries(st.binary(min_size=1).filter(lambda k: not set(k) & set(b"=\0")), st.binary())
 )
 def test_what_is_written_is_read(values: dict[bytes, bytes]) -> None:
-    values = {k: v for k, v in values.items() if not k.startswith(b"GNU.sparse") and k != b"path"}
+    names = (b"path", b"linkpath")  # no NUL in those
+    values = {
+        k: v for k, v in values.items() if not k.startswith(b"GNU.sparse") and k not in names
+    }
     assert pax.parse(b"".join(record(k, v) for k, v in values.items()), 0).values == values
 
 
