@@ -62,9 +62,7 @@ def test_garbage_raises_nothing_else(data: bytes) -> None:
 )
 def test_what_is_written_is_read(values: dict[bytes, bytes]) -> None:
     names = (b"path", b"linkpath")  # no NUL in those
-    values = {
-        k: v for k, v in values.items() if not k.startswith(b"GNU.sparse") and k not in names
-    }
+    values = {k: v for k, v in values.items() if not k.startswith(b"GNU.sparse") and k not in names}
     assert pax.parse(b"".join(record(k, v) for k, v in values.items()), 0).values == values
 
 
