@@ -160,7 +160,15 @@ def small_disk(clip: ClipMachine) -> Iterator[Path]:
     subprocess.run(["mkfs.ext4", "-q", "-m0", image], check=True)
     subprocess.run(["mount", "-o", "loop", image, place], check=True)
     yield place
-    subprocess.run(["umount", place], check=True)
+    unmount_when_free(place)
+
+
+def unmount_when_free(place: Path) -> None:
+    """Unmount what a process that is just ending, or a mount it left, may hold a moment longer."""
+    end = time.monotonic() + 20
+    while (done := subprocess.run(["umount", place], capture_output=True, text=True)).returncode:
+        assert time.monotonic() < end, done.stderr
+        time.sleep(0.1)
 
 
 def test_no_space_for_an_index(clip: ClipMachine, small_disk: Path, debian_ref: str) -> None:
