@@ -100,6 +100,8 @@ LIMITS = {
 ANNOTATION_IMAGE = "dev.clip-runc.image"
 ANNOTATION_INDEX = "dev.clip-runc.index"
 ANNOTATION_NOSUID = "dev.clip-runc.nosuid"
+# what create says of the container; never read from a bundle
+ANNOTATION_STATE = "dev.clip-runc.state."
 
 
 class Settings:

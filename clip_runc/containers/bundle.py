@@ -11,15 +11,20 @@ original needs no sync where it is a link: the journal has the link before it ha
 the original's place.  Our file itself may be found empty after a power cut on file systems
 that write names before data (XFS does); ``restore`` and ``revive`` know an empty one.
 
+A config.json that is a symlink is read through it, as runc reads it; a file of the bundle's own
+takes its place for as long as the container is there.
+
 Several containers may be made of one bundle.  The second finds the root of the first in the
 file; the original is then the one that the first one's state remembers.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 
+from clip_runc.config import ANNOTATION_STATE
 from clip_runc.containers import state as states
 from clip_runc.containers.key import is_key
 from clip_runc.errors import BundleError
@@ -35,14 +40,18 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 SIZE_LIMIT = 16 << 20
 _ORIGINAL = "config.json"
+_LINK = "config.json.link"
 
 Spec = dict[str, object]
 
 
 class Config:
-    """A config.json as it was read: ``spec`` is parsed, ``data`` its bytes."""
+    """A config.json as it was read: ``spec`` is parsed, ``data`` its bytes.
 
-    __slots__ = ("data", "file", "mode", "owner", "spec")
+    ``file`` says which it is, for who wants to link it; ``link`` where a symlink leads.
+    """
+
+    __slots__ = ("data", "file", "link", "mode", "owner", "spec")
 
     def __init__(self, data: bytes, spec: Spec, status: os.stat_result) -> None:
         self.data = data
@@ -50,6 +59,7 @@ class Config:
         self.mode = stat.S_IMODE(status.st_mode)
         self.owner = (status.st_uid, status.st_gid)
         self.file = (status.st_dev, status.st_ino)
+        self.link = ""
 
 
 def open_bundle(path: str) -> int:
@@ -63,8 +73,15 @@ def open_bundle(path: str) -> int:
 def read_config(bundle_fd: int) -> Config:
     """The bundle's config.json.  Raises ``BundleError`` for one that cannot be used."""
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    link = ""
     try:
-        fd = os.open(CONFIG, flags, dir_fd=bundle_fd)
+        try:
+            fd = os.open(CONFIG, flags, dir_fd=bundle_fd)
+        except OSError as error:
+            if error.errno != errno.ELOOP:
+                raise
+            link = os.readlink(CONFIG, dir_fd=bundle_fd)
+            fd = os.open(CONFIG, flags & ~os.O_NOFOLLOW, dir_fd=bundle_fd)
     except OSError as error:
         raise BundleError(f"{CONFIG}: {error.strerror}", "it must be a regular file") from None
     try:
@@ -78,7 +95,10 @@ def read_config(bundle_fd: int) -> Config:
         spec = lean.loads_object(data)
     except ValueError as error:
         raise BundleError(f"{CONFIG}: {error}") from None
-    return Config(data, spec, status)
+    config = Config(data, spec, status)
+    if link:
+        config.link, config.file = link, (0, 0)
+    return config
 
 
 def _read_all(fd: int) -> bytes:
@@ -102,11 +122,13 @@ def read_original(settings: Settings, bundle_fd: int) -> Config:
     if owner is None:
         return config
     data = states.get(_original_path(settings, owner)) if _unchanged(owner, config) else None
+    whole = data is not None
     if data is None:
         spec = config.spec
         _take_out(spec, owner)
         data = lean.dumps(spec, "\t")
     config.data, config.spec, config.file = data, lean.loads_object(data), (0, 0)
+    config.link = _kept_link(settings, owner) if whole else ""
     return config
 
 
@@ -158,6 +180,18 @@ def _original_path(settings: Settings, state: State) -> str:
     return f"{states.directory(settings, state.key)}/{_ORIGINAL}"
 
 
+def _link_path(settings: Settings, state: State) -> str:
+    return f"{states.directory(settings, state.key)}/{_LINK}"
+
+
+def _kept_link(settings: Settings, state: State) -> str:
+    """Where the original led if it was a symlink."""
+    try:
+        return os.readlink(_link_path(settings, state))
+    except OSError:
+        return ""
+
+
 def rewrite(
     settings: Settings, state: State, bundle_fd: int, edit: Callable[[Spec], object]
 ) -> Config:
@@ -177,11 +211,16 @@ def rewrite(
     state.config_sha256 = lean.sha256_hex(data)
     state.bundle = os.readlink(f"/proc/self/fd/{bundle_fd}")
     try:
+        if original.link:
+            os.symlink(original.link, _link_path(settings, state))
         durable = _keep(_original_path(settings, state), bundle_fd, original)
         states.save(settings, state, durable=durable)
         _replace(bundle_fd, data, original, durable=False)
     except OSError as error:
-        raise BundleError(f"{state.bundle}: cannot rewrite {CONFIG}: {error.strerror}") from None
+        message = f"{state.bundle}: cannot rewrite {CONFIG}: {error.strerror}"
+        raise BundleError(
+            message, "a bundle of a lazy image has to be on storage that can be written"
+        ) from None
     return original
 
 
@@ -304,7 +343,11 @@ def _put_back(settings: Settings, state: State, fd: int, present: Config | None 
     Also where somebody gave ``present`` another owner or mode since.
     """
     path = _original_path(settings, state)
+    link = _kept_link(settings, state)
     try:
+        if link:
+            _relink(fd, link)
+            return True
         kept = os.lstat(path)
         mine = (stat.S_IMODE(kept.st_mode), (kept.st_uid, kept.st_gid))
         if present is not None and mine != (present.mode, present.owner):
@@ -313,6 +356,17 @@ def _put_back(settings: Settings, state: State, fd: int, present: Config | None 
     except OSError:
         return False
     return True
+
+
+def _relink(fd: int, link: str) -> None:
+    """The symlink that config.json was."""
+    temporary = f".{CONFIG}.{os.getpid()}.clip"
+    try:
+        os.symlink(link, temporary, dir_fd=fd)
+    except FileExistsError:  # of a process that had our number and died
+        os.unlink(temporary, dir_fd=fd)
+        os.symlink(link, temporary, dir_fd=fd)
+    os.rename(temporary, CONFIG, src_dir_fd=fd, dst_dir_fd=fd)
 
 
 def _bring_back(settings: Settings, state: State, fd: int) -> bool:
@@ -346,7 +400,8 @@ def revive(settings: Settings, bundle_fd: int) -> bool:
 
 
 def _take_out(spec: Spec, state: State) -> None:
-    """Undo root.path and our hooks in a spec that has other changes as well."""
+    """Undo root.path, our hooks and annotations in a spec that has other changes as well."""
+    _take_out_annotations(spec)
     original = state.original_root
     path = original.get("path") if isinstance(original, dict) else None
     root = spec.get("root")
@@ -366,3 +421,13 @@ def _take_out(spec: Spec, state: State) -> None:
                 del hooks[moment]
     if not hooks:
         del spec["hooks"]
+
+
+def _take_out_annotations(spec: Spec) -> None:
+    present = spec.get("annotations")
+    if not isinstance(present, dict):
+        return
+    for name in [name for name in present if name.startswith(ANNOTATION_STATE)]:
+        del present[name]
+    if not present:
+        del spec["annotations"]

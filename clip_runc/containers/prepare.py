@@ -21,20 +21,26 @@ if TYPE_CHECKING:
     from clip_runc.config import Settings
     from clip_runc.containers.state import State
     from clip_runc.images.local import LocalImage
+    from clip_runc.images.mount import MountedImage
+    from clip_runc.linux.idmap import UserNamespace
 
 
 class Prepared:
-    """What ``prepare`` made: ``rootfs`` is the overlay's mount point, ``mode`` the image's."""
+    """What ``prepare`` made.
 
-    __slots__ = ("key", "lower", "mode", "rootfs", "state", "upper")
+    ``rootfs`` is the overlay's mount point, ``mode`` and ``layers`` are the image's.
+    """
 
-    def __init__(self, state: State, rootfs: str, upper: str, lower: str) -> None:
+    __slots__ = ("key", "layers", "lower", "mode", "rootfs", "state", "upper")
+
+    def __init__(self, state: State, rootfs: str, upper: str, mounted: MountedImage) -> None:
         self.state = state
         self.key = state.key
         self.mode = state.mode
         self.rootfs = rootfs
         self.upper = upper
-        self.lower = lower
+        self.lower = mounted.lower
+        self.layers = mounted.layers
 
 
 def prepare(
@@ -47,11 +53,15 @@ def prepare(
     container_id: str = "",
     bundle: str = "",
     command: Sequence[str] = (),
+    namespace: UserNamespace | None = None,
+    label: str = "",
 ) -> Prepared:
     """Mount a root filesystem of ``image`` for container ``key``.
 
     ``root`` and ``container_id`` are runc's: by them ``gc`` knows later whether the container
-    still exists; what the index lists for ``command`` may be fetched early.  What a crashed
+    still exists; what the index lists for ``command`` may be fetched early.  ``namespace`` is the
+    user namespace that the container gets, ``label`` the context of SELinux for its files.  Forks
+    where there is a namespace.  What a crashed
     attempt left under the key is taken away first; a container that exists, or that another
     process is just making, raises ``BundleError``.
     Raises ``StorageRefused``, ``MountFailed``, ``ServerError``, ``StoreError``.
@@ -61,7 +71,8 @@ def prepare(
         state = _new_state(key, image, root, container_id, bundle)
         _make_room(settings, state)
         try:
-            return _prepare(settings, state, image, nosuid, command)
+            mounted = _mount_image(settings, state, image, command)
+            return _mount_rootfs(settings, state, mounted, nosuid, namespace, label)
         except BaseException as error:
             _undo(settings, key)
             if isinstance(error, OSError):
@@ -122,25 +133,59 @@ def _make_room(settings: Settings, new: State) -> None:
             )
 
 
-def _prepare(
-    settings: Settings, state: State, image: LocalImage, nosuid: bool, command: Sequence[str]
-) -> Prepared:
-    base = states.directory(settings, state.key)
-    upper, work = f"{base}/upper", f"{base}/work"
-    os.mkdir(base, 0o700)
+def _mount_image(
+    settings: Settings, state: State, image: LocalImage, command: Sequence[str]
+) -> MountedImage:
+    """The container's directory with its state, a lease, and the image's mount."""
+    os.mkdir(states.directory(settings, state.key), 0o700)
     states.save(settings, state, durable=False)
     leases.acquire(settings, state.image, state.key)
     mounted = mount_image(settings, image, command, state.key)
     state.mode = mounted.mode
     if not state.root:  # else the rewriting of the bundle saves it again
         states.save(settings, state, durable=False)
-    _make_upper(upper, mounted.lower)
-    os.mkdir(work, 0o700)
+    return mounted
+
+
+def _mount_rootfs(
+    settings: Settings,
+    state: State,
+    mounted: MountedImage,
+    nosuid: bool,
+    namespace: UserNamespace | None,
+    label: str,
+) -> Prepared:
+    base = states.directory(settings, state.key)
+    upper, work = f"{base}/upper", f"{base}/work"
     rootfs = states.rootfs_path(settings, state.key)
     os.mkdir(os.path.dirname(rootfs), 0o711)
+    lower = mounted.lower
+    if namespace is not None:
+        lower = _idmap(settings, state, lower, namespace)
+    _make_upper(upper, lower)
+    os.mkdir(work, 0o700)
     os.mkdir(rootfs, 0o755)
-    mount_rootfs(mounted.lower, upper, work, rootfs, nosuid=nosuid)
-    return Prepared(state, rootfs, upper, mounted.lower)
+    mount_rootfs(lower, upper, work, rootfs, nosuid=nosuid, label=label)
+    if namespace is not None:
+        _drop(lower)
+    return Prepared(state, rootfs, upper, mounted)
+
+
+def _idmap(settings: Settings, state: State, lower: str, namespace: UserNamespace) -> str:
+    from clip_runc.linux.idmap import mount_idmapped
+
+    idmapped = states.idmapped_path(settings, state.key)
+    os.mkdir(idmapped, 0o700)
+    mount_idmapped(lower, idmapped, namespace)
+    return idmapped
+
+
+def _drop(idmapped: str) -> None:
+    """The overlay has a copy of the mount: nobody needs this one any more."""
+    from clip_runc.linux.mount import unmount
+
+    unmount(idmapped)
+    os.rmdir(idmapped)
 
 
 def _make_upper(upper: str, lower: str) -> None:

@@ -34,6 +34,7 @@ class State:
     it was made in; ``creator`` (pid, start time in clock ticks) of the process that made it,
     which becomes runc.  Of the bundle: ``config_sha256`` of the config.json that we wrote,
     ``root_path`` in it, ``original_root`` what root was, ``hooks`` those that we added.
+    ``start`` says in words how it was started: the annotations that ``state`` shows.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class State:
         "original_root",
         "root",
         "root_path",
+        "start",
     )
 
     def __init__(self, key: str) -> None:
@@ -60,6 +62,7 @@ class State:
         self.creator = (0, 0)
         self.original_root: object = None
         self.hooks: dict[str, list[object]] = {}
+        self.start: dict[str, str] = {}
 
     def as_dict(self) -> dict[str, object]:
         """As it stands in the file."""
@@ -74,6 +77,11 @@ def directory(settings: Settings, key: str) -> str:
 def rootfs_path(settings: Settings, key: str) -> str:
     """Where the overlay of container ``key`` is mounted."""
     return f"{settings.rootfs_dir}/{key}/rootfs"
+
+
+def idmapped_path(settings: Settings, key: str) -> str:
+    """Where the image is mounted with the owners of a user namespace while the overlay is made."""
+    return f"{settings.rootfs_dir}/{key}/lower"
 
 
 def lock_path(settings: Settings, key: str) -> str:
@@ -167,6 +175,9 @@ def _parse(key: str, values: dict[str, object]) -> State | None:
     state.creator = (creator[0], creator[1])
     state.hooks = hooks
     state.original_root = values.get("original_root")
+    start = values.get("start")
+    for name, text in (start if isinstance(start, dict) else {}).items():
+        state.start[name] = str(text)
     return state
 
 

@@ -14,7 +14,7 @@ from clip_runc import events
 from clip_runc.containers import bundle, leases
 from clip_runc.containers import state as states
 from clip_runc.containers.removal import remove_tree
-from clip_runc.containers.state import exists, lock_path, rootfs_path
+from clip_runc.containers.state import exists, idmapped_path, lock_path, rootfs_path
 from clip_runc.errors import ClipError, MountFailed
 from clip_runc.images import lean
 from clip_runc.linux.files import lock
@@ -119,19 +119,20 @@ def _unmount_image(settings: Settings, manifest_hex: str) -> list[str]:
 
 
 def _unmount(settings: Settings, key: str) -> list[str]:
-    """Every mount at the rootfs, then the mount point."""
+    """Every mount of the container, then the mount points."""
     from clip_runc.linux.mount import unmount
 
     rootfs = rootfs_path(settings, key)
     problems: list[str] = []
-    try:
-        # Lazily from the start: a mount that another namespace pins must not hold up delete,
-        # and one over a dead server cannot be unmounted in any other way.
-        while unmount(rootfs, lazy=True):
-            continue
-    except MountFailed as error:
-        problems.append(str(error))
-    for path in (rootfs, os.path.dirname(rootfs)):
+    for path in (rootfs, idmapped_path(settings, key)):
+        try:
+            # Lazily from the start: a mount that another namespace pins must not hold up delete,
+            # and one over a dead server cannot be unmounted in any other way.
+            while unmount(path, lazy=True):
+                continue
+        except MountFailed as error:
+            problems.append(str(error))
+    for path in (rootfs, idmapped_path(settings, key), os.path.dirname(rootfs)):
         try:
             os.rmdir(path)
         except FileNotFoundError:

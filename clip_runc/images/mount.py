@@ -1,9 +1,10 @@
 """One mount an image, shared by its containers.
 
 What is mounted is noted beside the mount point (``<hex>.mount``): the mode, the device number
-of the mount, and the device number of the FUSE mount that its data comes through (0 where
-every layer is complete on disk).  With that a container of a warm image asks neither clipd
-nor the mount table, and a mount whose FUSE server is gone for good is told from a live one.
+of the mount, the device number of the FUSE mount that its data comes through (0 where every
+layer is complete on disk), and how many layers were complete and how many lazy.  With that a
+container of a warm image asks neither clipd nor the mount table, and a mount whose FUSE server
+is gone for good is told from a live one.
 
 Read-ahead of the EROFS mount stays at the kernel's 128 KiB: the FUSE file below has 1 MiB and
 the store its own.  120 MB in sequence over loopback, three times each: 333-358 MB/s with 128 KiB,
@@ -30,13 +31,17 @@ _SECTOR = 512
 
 
 class MountedImage:
-    """Where an image can be read: ``lower`` is a directory, ``mode`` how it came to be."""
+    """Where an image can be read: ``lower`` is a directory, ``mode`` how it came to be.
 
-    __slots__ = ("lower", "mode")
+    ``layers`` says in words how many were complete on this machine when it was mounted.
+    """
 
-    def __init__(self, lower: str, mode: str) -> None:
+    __slots__ = ("layers", "lower", "mode")
+
+    def __init__(self, lower: str, mode: str, layers: str = "") -> None:
         self.lower = lower
         self.mode = mode
+        self.layers = layers
 
 
 def mount_image(
@@ -94,7 +99,7 @@ def _alive(settings: Settings, target: str) -> MountedImage | None:
     noted = _read_note(target)
     if noted is None:
         return None
-    mode, device, fuse = noted
+    mode, device, fuse, layers = noted
     lower = _tree_path(settings, target) if mode == "tree" else target
     try:
         same = os.stat(lower).st_dev == device
@@ -102,7 +107,7 @@ def _alive(settings: Settings, target: str) -> MountedImage | None:
             same = os.stat(settings.fuse_dir).st_dev == fuse and _answers(settings.fuse_dir)
     except OSError:
         return None
-    return MountedImage(lower, mode) if same else None
+    return MountedImage(lower, mode, layers) if same else None
 
 
 def _answers(fuse_dir: str) -> bool:
@@ -118,7 +123,7 @@ def _tree_path(settings: Settings, target: str) -> str:
     return f"{settings.fuse_dir}/images/{os.path.basename(target)}"
 
 
-def _read_note(target: str) -> tuple[str, int, int] | None:
+def _read_note(target: str) -> tuple[str, int, int, str] | None:
     try:
         fd = os.open(f"{target}.mount", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except OSError:
@@ -127,14 +132,26 @@ def _read_note(target: str) -> tuple[str, int, int] | None:
         fields = os.read(fd, 200).split()
     finally:
         os.close(fd)
-    if len(fields) != 3 or not fields[1].isdigit() or not fields[2].isdigit():
+    if len(fields) not in (3, 5) or not all(field.isdigit() for field in fields[1:]):
         return None
-    return fields[0].decode("ascii", "replace"), int(fields[1]), int(fields[2])
+    layers = _in_words(*map(int, fields[3:])) if len(fields) == 5 else ""
+    return fields[0].decode("ascii", "replace"), int(fields[1]), int(fields[2]), layers
 
 
-def _write_note(target: str, mode: str, device: int, fuse: int) -> None:
+def _write_note(target: str, mode: str, device: int, fuse: int, layers: tuple[int, int]) -> None:
     """Written beside and renamed; no sync: what it speaks of does not survive a reboot."""
-    _write(f"{target}.mount", f"{mode} {device} {fuse}\n")
+    _write(f"{target}.mount", f"{mode} {device} {fuse} {layers[0]} {layers[1]}\n")
+
+
+def _count(answer: dict[str, object]) -> tuple[int, int]:
+    """How many layers are complete here, and how many not."""
+    layers = answer.get("layers")
+    found = [bool(layer["complete"]) for layer in layers] if isinstance(layers, list) else []
+    return found.count(True), found.count(False)
+
+
+def _in_words(complete: int, lazy: int) -> str:
+    return f"{complete} complete, {lazy} lazy"
 
 
 def _write(path: str, text: str) -> None:
@@ -205,21 +222,22 @@ def _modes(settings: Settings) -> Sequence[str]:
 def _try(
     settings: Settings, image: LocalImage, target: str, mode: str, answer: dict[str, object]
 ) -> MountedImage:
+    layers = _count(answer)
     if mode == "tree":
-        return _use_tree(settings, target)
+        return _use_tree(settings, target, layers)
     paths, through_fuse = layer_paths(settings, answer)
     fuse = os.stat(settings.fuse_dir).st_dev if through_fuse else 0
     os.makedirs(target, 0o711, exist_ok=True)
     # Noted before it is done: a process killed in between leaves a mount that the next one
     # knows to be a stranger (the device number does not fit) and cleans.
-    _write_note(target, mode, 0, fuse)
+    _write_note(target, mode, 0, fuse, layers)
     if mode == "erofs":
         _mount_on_files(image.erofs_path, paths, target)
     else:
         _mount_on_loops(image.erofs_path, paths, target)
     device = os.stat(target).st_dev
-    _write_note(target, mode, device, fuse)
-    return MountedImage(target, mode)
+    _write_note(target, mode, device, fuse, layers)
+    return MountedImage(target, mode, _in_words(*layers))
 
 
 def layer_paths(settings: Settings, answer: dict[str, object]) -> tuple[list[str], bool]:
@@ -279,15 +297,15 @@ def _mount_on_loops(meta: str, paths: Sequence[str], target: str) -> None:
             device.close()
 
 
-def _use_tree(settings: Settings, target: str) -> MountedImage:
+def _use_tree(settings: Settings, target: str, layers: tuple[int, int]) -> MountedImage:
     lower = _tree_path(settings, target)
     try:
         device = os.stat(lower).st_dev
     except OSError as error:
         reason = f"{lower}: {error.strerror}"
         raise MountFailed(reason, "see clipd's log", error.errno or 0) from None
-    _write_note(target, "tree", device, device)
-    return MountedImage(lower, "tree")
+    _write_note(target, "tree", device, device, layers)
+    return MountedImage(lower, "tree", _in_words(*layers))
 
 
 def unmount_image(settings: Settings, manifest_hex: str) -> bool:

@@ -63,20 +63,24 @@ _HINTS = {
 }
 
 
-def mount_overlay(lower: str, upper: str, work: str, target: str, *, nosuid: bool) -> None:
-    """Mount an overlay of ``upper`` over ``lower`` at ``target``.
+def mount_overlay(
+    lower: str, upper: str, work: str, target: str, *, nosuid: bool, label: str = ""
+) -> None:
+    """Mount an overlay of ``upper`` over ``lower`` at ``target``; ``label`` is SELinux's context.
 
     ``index=off`` and ``metacopy=off``: with either on, a lower that is mounted anew between
     two starts gives "wandered into deleted directory" (Documentation/filesystems/overlayfs.rst).
     Always nodev; nosuid unless told otherwise.  Raises ``MountFailed``.
     """
-    options = [
+    options: list[tuple[str, str | None]] = [
         ("lowerdir", _overlay_escape(lower)),
         ("upperdir", _overlay_escape(upper)),
         ("workdir", _overlay_escape(work)),
         ("index", "off"),
         ("metacopy", "off"),
     ]
+    if label:
+        options.append(("context", label))
     mount_filesystem("overlay", "clip", options, target, MS_NODEV | (MS_NOSUID if nosuid else 0))
 
 
@@ -171,7 +175,9 @@ def _reasons(context: int) -> str:
 def _mount_old(
     fstype: str, source: str, options: Sequence[tuple[str, str | None]], target: str, flags: int
 ) -> None:
-    data = ",".join(key if value is None else f"{key}={value}" for key, value in options)
+    data = ",".join(
+        key if value is None else f"{key}={_quote(key, value)}" for key, value in options
+    )
     encoded = os.fsencode(data)
     if len(encoded) > _PAGE_LIMIT:
         message = (
@@ -179,6 +185,11 @@ def _mount_old(
         )
         raise OSError(errno.E2BIG, message)
     syscalls.mount(os.fsencode(source), os.fsencode(target), fstype.encode(), flags, encoded)
+
+
+def _quote(key: str, value: str) -> str:
+    """A context of SELinux has commas in its categories; fsconfig(2) takes it without quotes."""
+    return f'"{value}"' if key == "context" else value
 
 
 def unmount(target: str, *, lazy: bool = True) -> bool:

@@ -117,6 +117,11 @@ def umount2(target: bytes, flags: int) -> None:
     _call("umount2", target, flags)
 
 
+def unshare(flags: int) -> None:
+    """unshare(2); ``os`` has it from Python 3.12."""
+    _call("unshare", flags)
+
+
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2); missing arguments are zero, as most options demand."""
     return _call("prctl", option, *(_long(a) for a in (*arguments, 0, 0, 0, 0)[:4]))

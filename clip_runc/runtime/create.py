@@ -13,7 +13,14 @@ from clip_runc.errors import BundleError, ClipError, NotFound
 from clip_runc.runtime import noting, report
 from clip_runc.runtime.cleanup import take_down
 from clip_runc.runtime.execute import pass_through
-from clip_runc.runtime.spec import annotations_of, apply_all, edits_for, wants_nosuid
+from clip_runc.runtime.spec import (
+    annotations_of,
+    apply_all,
+    edits_for,
+    label_of,
+    namespace_of,
+    wants_nosuid,
+)
 from clip_runc.runtime.watcher import watch
 
 TYPE_CHECKING = False
@@ -30,7 +37,7 @@ class Phases:
     """Milliseconds by name, for the one line that a container gets in the log."""
 
     def __init__(self) -> None:
-        self.spent: dict[str, object] = {}
+        self.spent: dict[str, str] = {}
         self._last = time.perf_counter()
 
     def end(self, name: str) -> None:
@@ -81,9 +88,18 @@ def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle:
     creator = prepared.state.creator
     try:
         phases.end("mount")
-        _rewrite(settings, prepared, bundle, launcher)
+        said = _words(resolved, prepared)
+        prepared.state.start = {**said, **phases.spent}
+        try:
+            _rewrite(settings, prepared, bundle, launcher)
+        except BundleError as error:
+            if resolved.explicit:
+                raise
+            take_down(settings, prepared.key, creator)
+            _not_lazy(settings, invocation, resolved.reference, str(error))
+            return
         phases.end("rewrite")
-        _log(settings, invocation, real, resolved, prepared, phases)
+        _log(settings, invocation, real, said, phases)
         _watch(settings, prepared, invocation, root)
         pass_through(real)
     except BaseException as error:
@@ -105,8 +121,7 @@ def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) ->
     """The image to use, made now if that is the policy; None to pass through."""
     if resolved.action not in ("build", "pull"):
         if resolved.image is None and resolved.explicit:
-            report.log(invocation, "warning", f"clip-runc: not lazy: {resolved.why}")
-            noting.not_lazy(settings, invocation.id, resolved.reference, resolved.why)
+            _not_lazy(settings, invocation, resolved.reference, resolved.why)
         return resolved.image
     from clip_runc.images.request import build
 
@@ -119,12 +134,18 @@ def _image_of(settings: Settings, resolved: Resolved, invocation: Invocation) ->
     except ClipError as error:
         if policy == "fail" or (resolved.explicit and policy == "build"):
             raise
-        if only_pull and isinstance(error, NotFound):
-            return None
+        if only_pull and not resolved.explicit and isinstance(error, NotFound):
+            return None  # nobody has said that it has an index
         # an ordinary container of the node must go on working
-        report.log(invocation, "warning", f"clip-runc: {resolved.reference}: {error}")
-        noting.not_lazy(settings, invocation.id, resolved.reference, str(error))
+        _not_lazy(settings, invocation, resolved.reference, str(error))
         return None
+
+
+def _not_lazy(settings: Settings, invocation: Invocation, reference: str, why: str) -> None:
+    """An image was expected to be lazy, and the container starts from its bundle."""
+    what = why if reference in why else f"{reference}: {why}"
+    report.log(invocation, "warning", f"clip-runc: not lazy: {what}")
+    noting.not_lazy(settings, invocation.id, reference, why)
 
 
 def _prepare(
@@ -148,6 +169,8 @@ def _prepare(
         container_id=invocation.id,
         bundle=os.readlink(f"/proc/self/fd/{bundle}"),
         command=arguments_of(config.spec),
+        namespace=namespace_of(config.spec),
+        label=label_of(config.spec),
     )
 
 
@@ -157,26 +180,26 @@ def _rewrite(settings: Settings, prepared: Prepared, bundle: int, launcher: str)
 
     hook = find_hook(settings, launcher)
     arguments = arguments_for(settings, prepared.key, prepared.state.creator)
-    edits = edits_for(prepared.rootfs, hook, arguments)
+    edits = edits_for(prepared.rootfs, hook, arguments, prepared.state.start)
     rewrite(settings, prepared.state, bundle, lambda spec: apply_all(edits, spec))
 
 
-def _log(
-    settings: Settings,
-    invocation: Invocation,
-    real: str,
-    resolved: Resolved,
-    prepared: Prepared,
-    phases: Phases,
-) -> None:
-    """crun's log has errors only, and podman reads it as one JSON document."""
-    fields = {
-        "container": invocation.id,
+def _words(resolved: Resolved, prepared: Prepared) -> dict[str, str]:
+    """How the container is started: in the log, in its state, in ``clipctl ps``."""
+    return {
         "digest": f"sha256:{prepared.state.image}",
         "image": resolved.reference,
-        "mode": prepared.mode,
         "source": resolved.why,
+        "mode": prepared.mode,
+        "layers": prepared.layers,
     }
+
+
+def _log(
+    settings: Settings, invocation: Invocation, real: str, said: dict[str, str], phases: Phases
+) -> None:
+    """crun's log has errors only, and podman reads it as one JSON document."""
+    fields = {"container": invocation.id, **said}
     noting.started(settings, fields, phases.spent)
     if not os.path.basename(real).startswith("crun"):
         line = "clip-runc: root filesystem mounted"

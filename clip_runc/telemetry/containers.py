@@ -41,6 +41,7 @@ class View(NamedTuple):
             "root": state.root,
             "bundle": state.bundle,
             "created": state.created,
+            "start": state.start,
             "lazy": self.lazy,
             "fetched_bytes": self.fetched,
             "upper_bytes": self.upper,

@@ -80,7 +80,7 @@ def warm(base: Path) -> None:
     adding.record(settings, image, info, ["docker.io/library/app:1"], [])
     target = f"{settings.image_mount_dir}/{HEX}"
     os.makedirs(f"{target}/bin")
-    mount._write_note(target, "erofs", os.stat(target).st_dev, 0)
+    mount._write_note(target, "erofs", os.stat(target).st_dev, 0, (1, 0))
     (base / "runc").mkdir()
     (base / "bundle").mkdir()
     spec = {

@@ -132,6 +132,48 @@ def test_a_file_that_is_no_longer_ours_is_left_alone(
     assert (path / "config.json").read_text() == '{"root": {"path": "/other"}}'
 
 
+@pytest.mark.parametrize("target", ["../elsewhere.json", "{outside}"])
+def test_a_symlink_out_of_the_bundle(
+    settings: Settings, state: State, path: Path, fd: int, target: str
+) -> None:
+    """Read through, replaced by a file, and a symlink again afterwards."""
+    outside = path.parent / "elsewhere.json"
+    (path / "config.json").rename(outside)
+    outside.chmod(0o604)
+    target = target.format(outside=outside)
+    (path / "config.json").symlink_to(target)
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    assert not (path / "config.json").is_symlink()
+    assert (path / "config.json").stat().st_mode & 0o7777 == 0o604
+    assert written(path)["root"]["path"].startswith(settings.rootfs_dir)
+    other = state_of(settings, "c2")
+    bundle.rewrite(settings, other, fd, edit_for(settings, other))
+    for one in (other, state):
+        bundle.restore(settings, one)
+        teardown.sweep(settings, one.key)
+    assert os.readlink(path / "config.json") == target
+    assert outside.read_text() == TEXT
+    assert os.listdir(path) == ["config.json"]
+
+
+def test_annotations_of_ours_are_taken_out(
+    settings: Settings, state: State, path: Path, fd: int
+) -> None:
+    """Also where somebody has written the file since."""
+    edit = edit_for(settings, state)
+
+    def annotate(spec: Any) -> None:
+        edit(spec)
+        spec["annotations"] = {"dev.clip-runc.state.mode": "erofs"}
+
+    bundle.rewrite(settings, state, fd, annotate)
+    spec = {**written(path), "hostname": "changed"}
+    (path / "config.json").write_text(json.dumps(spec))
+    assert bundle.restore(settings, state) == "mended"
+    assert written(path)["hostname"] == "changed"
+    assert "annotations" not in written(path)
+
+
 @pytest.mark.parametrize("order", [("c1", "c2"), ("c2", "c1")])
 def test_two_containers_of_one_bundle(
     settings: Settings, path: Path, fd: int, order: tuple[str, str]
@@ -200,8 +242,8 @@ def test_what_is_no_file_is_refused(path: Path, fd: int) -> None:
     config.rename(path / "elsewhere")
     with pytest.raises(BundleError, match="No such file"):
         bundle.read_config(fd)
-    config.symlink_to("elsewhere")
-    with pytest.raises(BundleError):
+    config.symlink_to("nowhere")
+    with pytest.raises(BundleError, match="No such file"):
         bundle.read_config(fd)
     config.unlink()
     os.mkfifo(config)

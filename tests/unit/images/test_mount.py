@@ -173,7 +173,8 @@ def test_a_note_that_does_not_fit_means_mounting_anew(machine: Machine, note: st
 def test_another_fuse_mount_than_noted_means_mounting_anew(machine: Machine) -> None:
     mount.mount_image(machine.settings, machine.image)
     note = Path(f"{machine.settings.image_mount_dir}/{HEX}.mount")
-    mode, device, fuse = note.read_text().split()
+    mode, device, fuse, *layers = note.read_text().split()
+    assert layers == ["0", "1"]
     assert int(fuse) == os.stat(machine.settings.fuse_dir).st_dev
     note.write_text(f"{mode} {device} {int(fuse) + 1}\n")
     mount.mount_image(machine.settings, machine.image)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -9,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from clip_runc.config import Settings
+from clip_runc.config import ANNOTATION_STATE, Settings
 from clip_runc.containers import state as states
 from clip_runc.containers.key import key as key_of
-from clip_runc.errors import MountFailed
+from clip_runc.errors import BundleError, MountFailed
 from clip_runc.images.local import LocalImage
 from clip_runc.images.resolve import Resolved
 from clip_runc.runtime import cleanup, create, delete, lifecycle
@@ -61,7 +62,8 @@ class Machine:
         states.save(self.settings, state, durable=False)
         self.prepared_with = values
         rootfs = f"{self.settings.rootfs_dir}/{self.key}/rootfs"
-        return type("P", (), {"key": self.key, "state": state, "rootfs": rootfs, "mode": "erofs"})()
+        values = {"key": self.key, "state": state, "rootfs": rootfs, "mode": "erofs"}
+        return type("P", (), {**values, "layers": "1 complete, 2 lazy"})()
 
     def clean(self) -> bool:
         """The bundle is as it was, and there is no container; an empty trash may be there."""
@@ -102,7 +104,12 @@ def test_what_runc_sees(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> No
     (hook,) = seen["hooks"]["poststop"]
     assert os.access(hook["path"], os.X_OK)
     assert machine.key in hook["args"]
-    assert seen["annotations"] == SPEC["annotations"]
+    said = {k.removeprefix(ANNOTATION_STATE): v for k, v in seen["annotations"].items()}
+    assert float(said.pop("resolve_ms")) >= 0 and float(said.pop("mount_ms")) >= 0
+    assert said == {
+        "x": "y", "digest": f"sha256:{HEX}", "image": "host/image", "source": "annotation",
+        "mode": "erofs", "layers": "1 complete, 2 lazy",
+    }  # fmt: skip
     assert machine.prepared_with["nosuid"] is True
     assert machine.prepared_with["container_id"] == "c1"
     assert [kwargs for _, kwargs in machine.watched] == [{"follow": False}]
@@ -176,6 +183,32 @@ def test_a_named_image_that_passes_is_warned_of(
         monkeypatch.setattr("clip_runc.images.resolve.resolve", lambda *_, it=found: it)
         create.create(machine.invocation(), "/real", str(machine.root), "")
     assert said == [f"clip-runc: not lazy: {why}"]
+    assert machine.clean()
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_a_bundle_that_cannot_be_written(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, explicit: bool
+) -> None:
+    """Who named our image gets the reason; an ordinary container of the node starts as it is."""
+    said: list[str] = []
+    monkeypatch.setattr("clip_runc.runtime.report.log", lambda *given: said.append(given[2]))
+    found = Resolved("use", LocalImage(HEX, "/i", "/e"), "host/image", explicit, "annotation")
+    monkeypatch.setattr("clip_runc.images.resolve.resolve", lambda *_: found)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr("clip_runc.containers.bundle._replace", refuse)
+    arguments = (machine.invocation(), "/real", str(machine.root), "")
+    if explicit:
+        with pytest.raises(BundleError, match=r"config\.json: Read-only file system"):
+            create.create(*arguments)
+    else:
+        create.create(*arguments)
+        (line,) = said
+        assert line.startswith("clip-runc: not lazy: host/image: ")
+        assert "Read-only file system" in line
     assert machine.clean()
 
 

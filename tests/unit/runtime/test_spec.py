@@ -1,16 +1,27 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clip_runc.errors import BundleError
+from clip_runc.runtime import spec as specs
+from clip_runc.runtime.edits.annotations import Annotations
 from clip_runc.runtime.edits.poststop_hook import TIMEOUT_SECONDS, PoststopHook
 from clip_runc.runtime.edits.root_path import RootPath
-from clip_runc.runtime.spec import annotations_of, apply_all, edits_for, wants_nosuid
+from clip_runc.runtime.spec import (
+    annotations_of,
+    apply_all,
+    edits_for,
+    label_of,
+    namespace_of,
+    wants_nosuid,
+)
 
+CHANGED = ("root", "hooks", "annotations")
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=4),
     lambda inner: (
@@ -51,17 +62,19 @@ def test_hooks_of_others_come_before_and_stay() -> None:
     assert [hook["path"] for hook in hooks["poststop"]] == ["/other", "/h"]
 
 
-@pytest.mark.parametrize("spec", [{"root": "/"}, {"hooks": []}, {"hooks": {"poststop": {}}}])
+@pytest.mark.parametrize(
+    "spec", [{"root": "/"}, {"hooks": []}, {"hooks": {"poststop": {}}}, {"annotations": []}]
+)
 def test_what_cannot_be_edited(spec: dict[str, object]) -> None:
     with pytest.raises(BundleError):
-        apply_all(edits_for("/r", "/h", []), spec)
+        apply_all(edits_for("/r", "/h", [], {}), spec)
 
 
-@given(st.dictionaries(st.text(max_size=6).filter(lambda k: k not in ("root", "hooks")), JSON))
+@given(st.dictionaries(st.text(max_size=6).filter(lambda k: k not in CHANGED), JSON))
 def test_everything_else_is_kept(spec: dict[str, object]) -> None:
     edited = copy.deepcopy(spec)
-    apply_all(edits_for("/r", "/h", []), edited)
-    assert {k: v for k, v in edited.items() if k not in ("root", "hooks")} == spec
+    apply_all(edits_for("/r", "/h", [], {}), edited)
+    assert {k: v for k, v in edited.items() if k not in CHANGED} == spec
 
 
 def test_annotations() -> None:
@@ -79,3 +92,63 @@ def test_nosuid() -> None:
     for value in ("yes", False, 1, ""):
         with pytest.raises(BundleError):
             wants_nosuid({key: value}, True)
+
+
+@pytest.mark.parametrize("before", [{}, {"annotations": None}, {"annotations": {}}])
+def test_the_first_annotations(before: dict[str, object]) -> None:
+    Annotations({"mode": "tree"}).apply(before)
+    assert before == {"annotations": {"dev.clip-runc.state.mode": "tree"}}
+
+
+def test_annotations_of_ours_are_nobody_elses() -> None:
+    theirs = {"a": "b", "dev.clip-runc.state.mode": "claimed", "dev.clip-runc.state.more": "x"}
+    spec: dict[str, object] = {"annotations": theirs}
+    Annotations({"mode": "tree"}).apply(spec)
+    assert spec == {"annotations": {"a": "b", "dev.clip-runc.state.mode": "tree"}}
+
+
+def user_spec(path: str = "", **more: object) -> dict[str, object]:
+    mappings = [
+        {"containerID": 0, "hostID": 100000, "size": 1000},
+        {"containerID": 1000, "hostID": 0, "size": 1},
+    ]
+    namespaces = [{"type": "pid"}, {"type": "user", **({"path": path} if path else {})}]
+    return {
+        "linux": {
+            "namespaces": namespaces, "uidMappings": mappings, "gidMappings": mappings[:1], **more
+        }
+    }  # fmt: skip
+
+
+def test_the_user_namespace_of_a_container() -> None:
+    found = namespace_of(user_spec())
+    assert found is not None
+    assert (found.uids, found.gids, found.path) == (
+        "0 100000 1000\n1000 0 1\n", "0 100000 1000\n", ""
+    )  # fmt: skip
+    found = namespace_of(user_spec("/proc/1/ns/nothing"))
+    assert found is not None and (found.uids, found.path) == ("", "/proc/1/ns/nothing")
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {}, {"linux": None}, {"linux": {"namespaces": "x"}}, {"linux": {"namespaces": [1]}},
+        {"linux": {"uidMappings": [{"containerID": 0, "hostID": 1, "size": 1}]}},
+        user_spec("/proc/self/ns/user"), user_spec(uidMappings=[]), user_spec(gidMappings=None),
+        user_spec(uidMappings=[3]), user_spec(gidMappings=[{"hostID": "0", "size": 1}]),
+    ],
+)  # fmt: skip
+def test_no_user_namespace_that_is_ours_to_care_for(spec: dict[str, object]) -> None:
+    """None, our own, or one whose maps runc refuses."""
+    assert namespace_of(spec) is None
+
+
+def test_the_label_where_there_is_selinux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    label = "system_u:object_r:container_file_t:s0:c1,c2"
+    spec: dict[str, object] = {"linux": {"mountLabel": label}}
+    monkeypatch.setattr(specs, "_SELINUX", str(tmp_path))
+    assert label_of(spec) == label
+    assert label_of({}) == label_of({"linux": {"mountLabel": 3}}) == ""
+    monkeypatch.setattr(specs, "_SELINUX", str(tmp_path / "missing"))
+    assert label_of(spec) == ""
