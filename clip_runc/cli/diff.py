@@ -52,7 +52,7 @@ def command(old: str, new: str, strict: bool, as_json: bool) -> int:
 
 def _tree(clip: ClipFile) -> Tree:
     check_clip(clip)
-    return Tree(clip.erofs(), [layer.diff_id for layer in clip.layers])
+    return Tree(clip.erofs(), [layer.diff_hex for layer in clip.layers])
 
 
 def _line(change: Change) -> str:

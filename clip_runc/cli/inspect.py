@@ -13,15 +13,26 @@ from clip_runc.cli.opening import index_path
 from clip_runc.config import load
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
+from clip_runc.index.model import ESTARGZ, ZSTD_CHUNKED, ZTOC
 from clip_runc.index.prefetch import listed_bytes
 from clip_runc.linux.unprivileged import run_unprivileged
+
+_ORIGINS = {
+    ESTARGZ: "eStargz TOC",
+    ZSTD_CHUNKED: "zstd:chunked TOC",
+    ZTOC: "SOCI zTOC",
+}
 
 
 @click.command("inspect")
 @click.argument("index")
 @click.option("--json", "as_json", is_flag=True, help="Everything, as one JSON object.")
 def command(index: str, as_json: bool) -> None:
-    """Show layers, sizes, files and source of INDEX (a .clip file, or an indexed reference)."""
+    """Show layers, sizes, files and source of INDEX (a .clip file, or an indexed reference).
+
+    A layer "from" a table of contents was never read: that its tar stream has the digest which
+    the image's config says, nobody has checked.
+    """
     settings = load()
     path = index_path(settings, index)
     clip = ClipFile.open(path)
@@ -71,6 +82,8 @@ def _summary(fd: int, file_size: int) -> dict[str, Any]:
                 "diff_id": layer.diff_id,
                 "media_type": layer.media_type,
                 "codec": layer.codec,
+                "from": layer.origin or "layer",
+                "toc": layer.toc or None,
                 "compressed": layer.comp_size,
                 "raw": layer.raw_size,
                 "chunks": len(layer.chunks),
@@ -107,6 +120,7 @@ def _show(path: str, summary: dict[str, Any]) -> None:
         [
             (
                 layer["digest"].removeprefix("sha256:")[:12],
+                _ORIGINS.get(layer["from"], "layer"),
                 layer["codec"],
                 size(layer["compressed"]),
                 size(layer["raw"]),
@@ -115,5 +129,5 @@ def _show(path: str, summary: dict[str, Any]) -> None:
             )
             for layer in summary["layers"]
         ],
-        ("layer", "codec", "compressed", "raw", "chunks", "windows"),
+        ("layer", "from", "codec", "compressed", "raw", "chunks", "windows"),
     )

@@ -191,7 +191,7 @@ class Catalog:
 
 def file_name(layer: Layer) -> str:
     """The name of a layer's file in ``layers/``: its diff_id, its chunks and their hashes."""
-    return hashlib.sha256(layer.diff_id.encode() + Geometry(layer).digest).hexdigest()
+    return hashlib.sha256(f"sha256:{layer.diff_hex}".encode() + Geometry(layer).digest).hexdigest()
 
 
 def _digest_of(clip: ClipFile) -> str:

@@ -8,14 +8,16 @@ from collections.abc import Iterable
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.model import Chunk
 
-_RECORD = struct.Struct("<QIQIQIB3x32s8x")
+_RECORD = struct.Struct("<QIQIQIBxH32sI4x")
 RECORD_SIZE = _RECORD.size
 MAX_CHUNKS = 1 << 18
 """Chunks in one index: 512 GiB of layers at 2 MiB, and 120 MB of memory."""
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
-    """Records: raw start and length, compressed start and length, window place, bit, SHA-256."""
+    """Records: raw start and length, compressed start and length, window place, bit, pad, SHA-256,
+    skip.
+    """
     return b"".join(
         _RECORD.pack(
             chunk.raw_start,
@@ -24,7 +26,9 @@ def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
             chunk.comp_end - chunk.comp_start,
             *chunk.window,
             chunk.bit,
+            chunk.pad,
             chunk.sha256,
+            chunk.skip,
         )
         for chunk in chunks
     )
@@ -37,9 +41,8 @@ def unpack_chunks(table: bytes | memoryview) -> tuple[Chunk, ...]:
     """
     if len(table) % RECORD_SIZE or len(table) > RECORD_SIZE * MAX_CHUNKS:
         raise IndexFormatError(f"a chunk table of {len(table)} bytes")
+    rows = _RECORD.iter_unpack(table)
     return tuple(
-        Chunk(raw, raw + raw_len, comp, comp + comp_len, sha256, bit, (window, window_len))
-        for raw, raw_len, comp, comp_len, window, window_len, bit, sha256 in _RECORD.iter_unpack(
-            table
-        )
+        Chunk(raw, raw + size, comp, comp + packed, sha256, bit, (at, window), pad, skip)
+        for raw, size, comp, packed, at, window, bit, pad, sha256, skip in rows
     )

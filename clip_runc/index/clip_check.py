@@ -11,8 +11,12 @@ import json
 from typing import Any
 
 from clip_runc.errors import IndexFormatError
+from clip_runc.index import estargz, zstd_chunked
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.erofs_check import Stats, check_erofs
+from clip_runc.index.model import ESTARGZ, ZSTD_CHUNKED, Layer
+
+_TABLES = {ESTARGZ: estargz.toc_digest, ZSTD_CHUNKED: zstd_chunked.toc_digest}
 
 
 def check_clip(clip: ClipFile) -> Stats:
@@ -38,10 +42,23 @@ def _check_manifest(clip: ClipFile) -> None:
     named = [(row.get("digest"), row.get("size")) for row in rows]
     if named != [(layer.digest, layer.comp_size) for layer in clip.layers]:
         raise IndexFormatError("the layers of a .clip file are not those of its manifest")
+    for row, layer in zip(rows, clip.layers, strict=True):
+        _check_table(row.get("annotations"), layer)
     rootfs = _object(clip.config, "config").get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
     if diff_ids != [layer.diff_id for layer in clip.layers]:
         raise IndexFormatError("the diff_ids of a .clip file are not those of its config")
+
+
+def _check_table(annotations: Any, layer: Layer) -> None:
+    """Where a layer was not read but its table of contents: the manifest names that table."""
+    digest_of = _TABLES.get(layer.origin)
+    if digest_of is None:
+        return
+    pairs = annotations.items() if isinstance(annotations, dict) else ()
+    texts = {key: value for key, value in pairs if isinstance(value, str)}
+    if digest_of(texts) != layer.toc:
+        raise IndexFormatError("a layer of a .clip file is from a table of another image")
 
 
 def _check_windows(clip: ClipFile) -> None:

@@ -59,7 +59,7 @@ def _layers(given: ClipFile, rebuilt: ClipFile) -> Iterator[str]:
     for number, (one, two) in enumerate(zip(given.layers, rebuilt.layers, strict=True)):
         where = f"layer {number + 1} ({one.digest})"
         for name in ("digest", "diff_id", "media_type", "codec", "compression", "comp_size",
-                     "raw_size"):  # fmt: skip
+                     "raw_size", "origin", "toc"):  # fmt: skip
             if getattr(one, name) != getattr(two, name):
                 yield f"{where}: {name} is {getattr(one, name)}, not {getattr(two, name)}"
         yield from _chunks(where, given, rebuilt, number)
@@ -80,9 +80,10 @@ def _chunks(where: str, given: ClipFile, rebuilt: ClipFile, layer: int) -> Itera
             yield f"{where}: chunk {number} has another window"
 
 
-def _place(chunk: Chunk) -> tuple[int, int, int, int, int]:
-    """(uncompressed start and end, compressed start and end, bit)."""
-    return chunk.raw_start, chunk.raw_end, chunk.comp_start, chunk.comp_end, chunk.bit
+def _place(chunk: Chunk) -> tuple[int, ...]:
+    """(uncompressed start and end, compressed start and end, bit), and pad and skip if any."""
+    place = (chunk.raw_start, chunk.raw_end, chunk.comp_start, chunk.comp_end, chunk.bit)
+    return (*place, chunk.pad, chunk.skip) if chunk.pad or chunk.skip else place
 
 
 def _trees(given: ClipFile, rebuilt: ClipFile) -> Iterator[str]:
@@ -90,7 +91,7 @@ def _trees(given: ClipFile, rebuilt: ClipFile) -> Iterator[str]:
     if one == two:
         return
     trees = [
-        Tree(data, [layer.diff_id for layer in clip.layers])
+        Tree(data, [layer.diff_hex for layer in clip.layers])
         for data, clip in ((one, given), (two, rebuilt))
     ]
     none = True

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from clip_runc.errors import IndexFormatError
 from clip_runc.index.chunk_table import MAX_CHUNKS, RECORD_SIZE, pack_chunks, unpack_chunks
-from clip_runc.index.model import Chunk, Layer
+from clip_runc.index.model import BLOCK, ESTARGZ, ORIGINS, ZSTD_CHUNKED, Chunk, Layer
 
 LayerParts = tuple[Layer, bytes]
 """A layer, and its windows, zstd frames one after the other."""
@@ -27,10 +28,14 @@ _CODECS = {
     "gzip": ("gzip",),
     "zstd": ("zstd",),
     "none": ("none",),
+    "members": ("gzip",),
     "stream": ("gzip", "zstd"),
 }
 _TEXT_FIELDS = ("digest", "diff_id", "media_type", "codec", "compression")
 _SIZE_FIELDS = ("comp_size", "raw_size")
+_ORIGIN_FIELDS = ("origin", "toc")
+"""Only there where a layer was not read but described by what others published."""
+_TEXTS = frozenset((*_TEXT_FIELDS, *_ORIGIN_FIELDS))
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
@@ -50,6 +55,8 @@ def pack_layers(layers: Sequence[LayerParts]) -> tuple[bytes, bytes, bytes]:
         tables.append(pack_chunks(_moved(chunk, base) for chunk in layer.chunks))
         row: dict[str, object] = {name: getattr(layer, name) for name in _TEXT_FIELDS}
         row |= {name: getattr(layer, name) for name in _SIZE_FIELDS}
+        if layer.origin:
+            row |= {name: getattr(layer, name) for name in _ORIGIN_FIELDS}
         rows.append(row | {"chunks": len(layer.chunks)})
     return _json(rows), b"".join(tables), b"".join(windows)
 
@@ -58,15 +65,7 @@ def _moved(chunk: Chunk, base: int) -> Chunk:
     offset, length = chunk.window
     if not length:
         return chunk
-    return Chunk(
-        chunk.raw_start,
-        chunk.raw_end,
-        chunk.comp_start,
-        chunk.comp_end,
-        chunk.sha256,
-        chunk.bit,
-        (base + offset, length),
-    )
+    return replace(chunk, window=(base + offset, length))
 
 
 def unpack_layers(text: bytes, table: bytes, window_bytes: int) -> tuple[Layer, ...]:
@@ -87,7 +86,7 @@ def unpack_layers(text: bytes, table: bytes, window_bytes: int) -> tuple[Layer, 
         if len(part) != count * RECORD_SIZE:
             raise IndexFormatError("the chunk table of a .clip file is cut short")
         position += len(part)
-        values = {name: row[name] for name in _TEXT_FIELDS + _SIZE_FIELDS}
+        values = {name: value for name, value in row.items() if name != "chunks"}
         layer = Layer(**values, chunks=unpack_chunks(part))
         check_chunks(layer, window_bytes)
         layers.append(layer)
@@ -99,10 +98,12 @@ def unpack_layers(text: bytes, table: bytes, window_bytes: int) -> tuple[Layer, 
 def _row_count(row: Any) -> int:
     """The number of chunks of a row of LAYR, whose fields are checked first."""
     fields = {*_TEXT_FIELDS, *_SIZE_FIELDS, "chunks"}
-    if not isinstance(row, dict) or set(row) != fields:
+    if not isinstance(row, dict) or set(row) not in (fields, {*fields, *_ORIGIN_FIELDS}):
         raise IndexFormatError("a layer of a .clip file has other fields than it must")
-    if not all(isinstance(row[name], str) for name in _TEXT_FIELDS):
+    if not all(isinstance(row[name], str) for name in row if name in _TEXTS):
         raise IndexFormatError("a layer of a .clip file has a field that is no text")
+    if "origin" in row and (row["origin"] not in ORIGINS or not _DIGEST.fullmatch(row["toc"])):
+        raise IndexFormatError("a layer of a .clip file is from no table of contents that we know")
     for name in (*_SIZE_FIELDS, "chunks"):
         if type(row[name]) is not int or not 0 <= row[name] <= MAX_SIZE:
             raise IndexFormatError(f"a layer of a .clip file has {name} {str(row[name])[:40]!r}")
@@ -136,6 +137,8 @@ def _chunk_fits(layer: Layer, chunk: Chunk, position: int, window_bytes: int) ->
     if chunk.window[0] + chunk.window[1] > window_bytes or chunk.window[1] > 1 << 16:
         return False
     compressed = chunk.comp_end - chunk.comp_start
+    if (chunk.pad or chunk.skip) and not _laid_out(layer, chunk):
+        return False
     if layer.codec == "stream":
         return not (chunk.comp_start or chunk.comp_end or chunk.bit or chunk.window[1])
     if not 0 < compressed <= MAX_CHUNK_COMP or chunk.comp_end > layer.comp_size:
@@ -148,6 +151,16 @@ def _chunk_fits(layer: Layer, chunk: Chunk, position: int, window_bytes: int) ->
     ):
         return False
     return not (chunk.bit or chunk.window[1])
+
+
+def _laid_out(layer: Layer, chunk: Chunk) -> bool:
+    """Whether a chunk may have a pad, or share what it is uncompressed from."""
+    return (
+        layer.origin in (ESTARGZ, ZSTD_CHUNKED)
+        and layer.codec in ("members", "zstd")
+        and chunk.pad < min(BLOCK, chunk.raw_end - chunk.raw_start)
+        and chunk.skip <= MAX_CHUNK_RAW
+    )
 
 
 def _json(value: object) -> bytes:

@@ -40,34 +40,47 @@ ZSTD_WINDOW_MAX = 1 << 27
 def inflate_chunk(
     layer: Layer, chunk: Chunk, compressed: bytes | memoryview, window: bytes = b""
 ) -> bytes:
-    """The ``raw_end - raw_start`` bytes of ``chunk``, checked against its SHA-256.
+    """The ``raw_end - raw_start`` bytes of ``chunk``, checked against its SHA-256, pad included.
 
     ``compressed`` is the blob's ``[comp_start, comp_end)``; ``window`` the chunk's decompressed
     dictionary.  Raises ``LayerFormatError`` for bytes that do not inflate to this many, and
     ``DigestMismatch`` for wrong ones.  Not for ``codec == "stream"``: see ``stream_decoder``.
     """
-    size = chunk.raw_end - chunk.raw_start
+    size = chunk.raw_end - chunk.raw_start - chunk.pad
+    wanted = chunk.skip + size
     where = f"layer {layer.digest}, chunk at byte {chunk.comp_start}"
     if len(compressed) != chunk.comp_end - chunk.comp_start:
         raise LayerFormatError(
             f"{where}: {len(compressed)} bytes instead of {chunk.comp_end - chunk.comp_start}"
         )
+    if layer.hashes_compressed:
+        _compare(where, compressed, chunk.sha256)
     if layer.codec == "gzip":
-        data = _inflate_gzip(where, chunk.bit, size, memoryview(compressed), window)
+        data = _inflate_gzip(where, chunk.bit, wanted, memoryview(compressed), window)
+    elif layer.codec == "members":
+        view = memoryview(compressed)
+        data = _inflate_gzip(where, 0, wanted, view[member_header(view, 0) :], b"")
     elif layer.codec == "zstd":
-        data = _inflate_zstd(where, size, compressed)
+        data = _inflate_zstd(where, wanted, compressed)
     elif layer.codec == "none":
         data = bytes(compressed)
     else:
         raise LayerFormatError(f"{where}: codec {layer.codec!r} cannot be entered at a chunk")
-    if len(data) != size:
-        raise LayerFormatError(f"{where}: {len(data)} bytes uncompressed instead of {size}")
-    if hashlib.sha256(data).digest() != chunk.sha256:
+    if len(data) != wanted:
+        raise LayerFormatError(f"{where}: {len(data)} bytes uncompressed instead of {wanted}")
+    if chunk.skip:
+        data = data[chunk.skip :]
+    if not layer.hashes_compressed:
+        _compare(where, data, chunk.sha256)
+    return data + bytes(chunk.pad) if chunk.pad else data
+
+
+def _compare(where: str, data: bytes | memoryview, sha256: bytes) -> None:
+    if hashlib.sha256(data).digest() != sha256:
         raise DigestMismatch(
             f"{where}: the bytes do not match the index",
             "the registry or a proxy served damaged bytes, or the index is of another layer",
         )
-    return data
 
 
 def _inflate_gzip(where: str, bit: int, size: int, data: memoryview, window: bytes) -> bytes:

@@ -6,10 +6,15 @@ Plain values only.  What reads or writes them lives in the other modules of
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
 
 BLOCK = 512
 """Bytes in a tar record and in an EROFS block of ours: file data of a tar is aligned to it."""
+
+ESTARGZ, ZSTD_CHUNKED, ZTOC = "estargz", "zstd:chunked", "ztoc"
+ORIGINS = (ESTARGZ, ZSTD_CHUNKED, ZTOC)
+"""Tables of contents that others publish, with the image or beside it, and that we read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +65,10 @@ class Chunk:
     to the chunk before (gzip only); ``comp_end`` is rounded up to whole bytes.  ``sha256`` is of
     the uncompressed bytes.  ``window`` is the place (offset, length) of the compressed
     dictionary in the window section of the index, length 0 for none.
+
+    Only where the layer has an ``origin``: the last ``pad`` bytes of the chunk (fewer than
+    ``BLOCK``) are zeros that neither the blob nor ``sha256`` knows of, and the first ``skip``
+    bytes that ``comp`` uncompresses to belong to something else.
     """
 
     raw_start: int
@@ -69,6 +78,8 @@ class Chunk:
     sha256: bytes
     bit: int = 0
     window: tuple[int, int] = (0, 0)
+    pad: int = 0
+    skip: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +88,15 @@ class Layer:
 
     ``digest`` (of the blob) and ``diff_id`` (of the tar stream) are ``sha256:<hex>``.
     ``codec`` says how a chunk is entered: ``"gzip"`` and ``"zstd"`` at each chunk, ``"none"``
-    anywhere, ``"stream"`` only from the start of the blob (one zstd frame, say), in which case
-    ``comp_start`` and ``comp_end`` of its chunks are not used and ``compression`` names the
-    decoder (``"gzip"`` or ``"zstd"``).
+    anywhere, ``"members"`` at the header of a gzip member, ``"stream"`` only from the start of the
+    blob (one zstd frame, say), in which case ``comp_start`` and ``comp_end`` of its chunks are not
+    used and ``compression`` names the decoder (``"gzip"`` or ``"zstd"``).
+
+    ``origin`` is empty where indexing has read the whole layer.  Else it names the table of
+    contents (``ORIGINS``) with the digest ``toc`` that was read instead: then the chunks are what
+    that says.  Those of an eStargz or zstd:chunked layer hold the data of its files one after the
+    other, each from a block on, and no tar headers; those of a zTOC are the tar stream, and their
+    ``sha256`` is of the *compressed* bytes.
     """
 
     digest: str
@@ -90,8 +107,21 @@ class Layer:
     comp_size: int
     raw_size: int
     chunks: tuple[Chunk, ...] = field(repr=False)
+    origin: str = ""
+    toc: str = ""
 
     @property
     def diff_hex(self) -> str:
-        """The 64 hexadecimal digits of ``diff_id``: the layer's name in the store."""
-        return self.diff_id.removeprefix("sha256:")
+        """64 hexadecimal digits, the layer's name in the store.
+
+        Those of ``diff_id``, unless nobody has seen that the bytes have that digest.
+        """
+        if not self.origin:
+            return self.diff_id.removeprefix("sha256:")
+        name = f"clip layer 1 {self.origin} {self.digest} {self.toc}"
+        return hashlib.sha256(name.encode()).hexdigest()
+
+    @property
+    def hashes_compressed(self) -> bool:
+        """Whether the chunks' ``sha256`` is of the bytes as they are fetched."""
+        return self.origin == ZTOC

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Generator
-from dataclasses import dataclass
 
 from clip_runc.errors import LayerFormatError
 from clip_runc.index import pax, sparse, tar_header
+from clip_runc.index.members import DEFAULT_LIMITS, Limits, Members
 from clip_runc.index.model import Entry, Extent
 from clip_runc.index.tar_header import RECORD, Header
 
 Steps = Generator[int, bytes, None]
 """A parser: yields ``n`` for the next ``n`` bytes, which it is sent, and ``-n`` to skip ``n``."""
 
-_NAME_MAX = 255
-_ID_MAX = (1 << 32) - 2  # the last one means "leave it" to chown
 _EXTENSIONS = frozenset(
     (
         tar_header.PAX,
@@ -33,7 +31,7 @@ _EXTENSIONS = frozenset(
         tar_header.GNU_LINK,
     )
 )
-_KINDS = {
+KINDS = {
     tar_header.REGULAR: stat.S_IFREG,
     tar_header.LEGACY: stat.S_IFREG,
     tar_header.CONTIGUOUS: stat.S_IFREG,
@@ -47,39 +45,6 @@ _KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much an archive may ask for, a layer.  ``LayerFormatError`` beyond."""
-
-    entries: int = 4_000_000
-    header: int = 1 << 20  # bytes of a PAX header, a GNU long name, a sparse map
-    path: int = 4096  # bytes of a path or link target: PATH_MAX
-    kept: int = 1 << 29  # bytes of names, link targets and xattrs together
-    literal: int = 16 << 20  # bytes of sparse data off block boundaries
-    stream: int = 1 << 41  # bytes altogether: 2³² blocks is what EROFS can address
-
-
-DEFAULT_LIMITS = Limits()
-
-
-def clean_path(name: bytes) -> bytes:
-    """Normalise a member's name: as ``path.Clean("/" + name)`` in Go, less the slash.
-
-    ``..`` cannot climb above the root.  Raises ``LayerFormatError`` for a component
-    that is over 255 bytes.
-    """
-    parts: list[bytes] = []
-    for part in name.split(b"/"):
-        if part == b"..":
-            if parts:
-                parts.pop()
-        elif part and part != b".":
-            parts.append(part)
-    if len(name) > _NAME_MAX and any(len(part) > _NAME_MAX for part in parts):
-        raise LayerFormatError(f"the name {name[:60]!r}… has a component over {_NAME_MAX} bytes")
-    return b"/".join(parts)
-
-
 class TarScanner:
     """Push parser of a tar stream: ``feed`` pieces, then ``close`` for the entries.
 
@@ -88,12 +53,11 @@ class TarScanner:
 
     def __init__(self, limits: Limits = DEFAULT_LIMITS) -> None:
         self._limits = limits
-        self._entries: list[Entry] = []
+        self._found = Members(limits)
         self._offset = 0  # of the next byte the parser has not been given
         self._due = 0  # where the data of the last member end
         self._ended = False
         self._between = True  # waiting for the header of a new member
-        self._kept = 0
         self._literal = 0
         self._failed: LayerFormatError | None = None
         self._held = bytearray()
@@ -104,7 +68,7 @@ class TarScanner:
     @property
     def entries(self) -> list[Entry]:
         """The members that are known so far, in the order of the archive."""
-        return self._entries
+        return self._found.entries
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the stream.  Raises ``LayerFormatError``."""
@@ -157,7 +121,7 @@ class TarScanner:
                 f"the layer ends at {self._offset} in the middle of a member",
                 "the stream was cut off; fetch it again",
             )
-        return self._entries
+        return self._found.entries
 
     # The parser.  ``_here`` is where the bytes it asks for next will lie.
 
@@ -220,7 +184,7 @@ class TarScanner:
         place = self._here
         if header.type == tar_header.LEGACY and header.name.endswith(b"/"):
             header = header._replace(type=tar_header.DIRECTORY)
-        kind = _KINDS.get(header.type)
+        kind = KINDS.get(header.type)
         if kind is None:
             raise LayerFormatError(
                 f"member {header.name[:200]!r} at {place - RECORD} is of the unknown type "
@@ -236,7 +200,7 @@ class TarScanner:
             stored = 0
         elif size:
             extents = (Extent(0, place, size),)
-        self._add(header, kind, records, size, extents, literal)
+        self._found.add(header, kind, records.values, size, extents, literal, self._offset)
         if stored:
             yield -stored
         self._due = self._here
@@ -274,68 +238,6 @@ class TarScanner:
         extents, literal = yield from placer.place(segments, self._here)
         self._literal += len(literal)
         return size, extents, literal
-
-    def _add(
-        self,
-        header: Header,
-        kind: int,
-        records: pax.Records,
-        size: int,
-        extents: tuple[Extent, ...],
-        literal: bytes,
-    ) -> None:
-        path = clean_path(header.name)
-        link = b""
-        if kind == stat.S_IFLNK:
-            link = header.link
-        elif not kind:
-            link = clean_path(header.link)
-        xattrs: pax.Xattrs = ()
-        mtime_ns = header.mtime * 1_000_000_000
-        if records.values:
-            xattrs = pax.xattrs(records.values, self._offset)
-            if mtime := records.values.get(b"mtime"):
-                mtime_ns = pax.time_ns(mtime, self._offset)
-        self._check(header, path, kind, link, xattrs)
-        self._entries.append(
-            Entry(
-                path,
-                kind,
-                header.mode & 0o7777,
-                header.uid,
-                header.gid,
-                size,
-                pax.clamp_time(mtime_ns),
-                link,
-                (header.major, header.minor),
-                xattrs,
-                extents,
-                literal,
-            )
-        )
-
-    def _check(
-        self, header: Header, path: bytes, kind: int, link: bytes, xattrs: pax.Xattrs
-    ) -> None:
-        limits = self._limits
-        self._kept += len(path) + len(link) + sum(len(n) + len(v) for n, v in xattrs)
-        shown = path[:200]
-        if len(path) >= limits.path or len(link) >= limits.path:
-            raise LayerFormatError(f"{shown!r}…: a path or link over {limits.path - 1} bytes")
-        if len(self._entries) >= limits.entries or self._kept > limits.kept:
-            raise LayerFormatError(
-                f"more than {limits.entries} members or {limits.kept} bytes of names and xattrs"
-            )
-        if not (0 <= header.uid <= _ID_MAX and 0 <= header.gid <= _ID_MAX):
-            raise LayerFormatError(f"{shown!r}: owner {header.uid}:{header.gid} is out of range")
-        if not (0 <= header.major < 1 << 12 and 0 <= header.minor < 1 << 20):
-            raise LayerFormatError(
-                f"{shown!r}: device number {header.major}:{header.minor} is out of range"
-            )
-        if kind == stat.S_IFLNK and not link:
-            raise LayerFormatError(f"{shown!r}: a symbolic link to nothing")
-        if not path and kind != stat.S_IFDIR:
-            raise LayerFormatError(f"a member {header.name[:200]!r} would replace the root")
 
 
 def _merge(header: Header, records: pax.Records, offset: int) -> Header:

@@ -21,6 +21,8 @@ class Geometry:
         self.starts = [chunk.raw_start for chunk in layer.chunks]
         self.ends = [chunk.raw_end for chunk in layer.chunks]
         self.hashes = [chunk.sha256 for chunk in layer.chunks]
+        self._pads = [chunk.pad for chunk in layer.chunks]
+        self._raw_hashes = not layer.hashes_compressed
         self._check(layer)
         self.digest = self._digest()
 
@@ -36,6 +38,20 @@ class Geometry:
     def length(self, chunk: int) -> int:
         """Uncompressed bytes of ``chunk``."""
         return self.ends[chunk] - self.starts[chunk]
+
+    def holds(self, chunk: int, data: bytes | memoryview) -> bool:
+        """Whether ``data`` are the bytes of ``chunk``.
+
+        Never, where only the hash of the compressed bytes is known: what was written before this
+        boot is fetched again then.
+        """
+        pad = self._pads[chunk]
+        if pad:
+            data = memoryview(data)
+            if bytes(data[-pad:]) != bytes(pad):
+                return False
+            data = data[:-pad]
+        return self._raw_hashes and hashlib.sha256(data).digest() == self.hashes[chunk]
 
     def _check(self, layer: Layer) -> None:
         hexdigits = layer.diff_hex
@@ -67,4 +83,6 @@ class Geometry:
         state = hashlib.sha256(b"clip geometry 1\0")
         for end, digest in zip(self.ends, self.hashes, strict=True):
             state.update(end.to_bytes(8, "little") + digest)
+        if any(self._pads):
+            state.update(b"".join(pad.to_bytes(2, "little") for pad in self._pads))
         return state.digest()

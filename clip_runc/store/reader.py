@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
@@ -162,7 +161,7 @@ class LayerReader:
         state = self._state
         if not 0 <= chunk_index < self.chunk_count:
             raise StoreError(f"layer {state.files.name}: no chunk {chunk_index}")
-        if hashlib.sha256(data).digest() != state.geometry.hashes[chunk_index]:
+        if not state.geometry.holds(chunk_index, data):
             raise DigestMismatch(
                 f"layer {state.files.name}, chunk {chunk_index}: not the bytes of this chunk"
             )

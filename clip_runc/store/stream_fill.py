@@ -6,7 +6,6 @@ and again when chunks that it had passed were lost meanwhile and are wanted.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 from collections.abc import Iterator
@@ -132,7 +131,7 @@ class StreamFill:
         state = self._state
         if state.states[chunk] in (PRESENT, CHECKING):
             return
-        if hashlib.sha256(data).digest() != state.geometry.hashes[chunk]:
+        if not state.geometry.holds(chunk, data):
             raise DigestMismatch(
                 f"layer {state.files.name}, chunk {chunk}: the bytes do not match the index",
                 "the registry or a proxy served damaged bytes, or the index is of another layer",

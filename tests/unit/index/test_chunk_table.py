@@ -20,6 +20,8 @@ def chunks(draw):
         draw(st.binary(min_size=32, max_size=32)),
         draw(st.integers(0, 7)),
         (draw(LONG), draw(SHORT)),
+        draw(st.integers(0, 511)),
+        draw(SHORT),
     )
 
 

@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import zlib
+from dataclasses import replace
 
 import pytest
 import zstandard
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from clip_runc.errors import DigestMismatch, LayerFormatError
 from clip_runc.index.gzip_blocks import restart_bytes
 from clip_runc.index.inflate import inflate_chunk, stream_decoder
-from clip_runc.index.model import Chunk, Layer
+from clip_runc.index.model import ZTOC, Chunk, Layer
 
 MIB = 1 << 20
 
@@ -225,3 +226,43 @@ def test_unknown_compression():
     with pytest.raises(LayerFormatError):
         stream_decoder("bzip2")
     assert stream_decoder("none").feed(b"as it is") == b"as it is"
+
+
+@given(
+    before=st.binary(max_size=300),
+    data=st.binary(min_size=1, max_size=1500),
+    after=st.binary(max_size=700),
+    frames=st.integers(1, 3),
+    codec=st.sampled_from(["members", "zstd"]),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_part_of_members_and_frames_with_a_pad_behind_it(before, data, after, frames, codec):
+    whole = before + data + after
+    step = -(-len(whole) // frames)
+    pieces = [whole[at : at + step] for at in range(0, len(whole), step)]
+    pack = gzip.compress if codec == "members" else zstandard.ZstdCompressor().compress
+    compressed = b"".join(map(pack, pieces))
+    pad = -len(data) % 512
+    chunk = replace(chunk_of(data, compressed), raw_end=len(data) + pad, pad=pad, skip=len(before))
+    layer = layer_of(codec, "gzip" if codec == "members" else "zstd")
+    assert inflate_chunk(layer, chunk, compressed) == data + bytes(pad)
+    with pytest.raises(DigestMismatch):
+        inflate_chunk(layer, replace(chunk, sha256=bytes(32)), compressed)
+    with pytest.raises(LayerFormatError):
+        inflate_chunk(layer, replace(chunk, skip=len(whole)), compressed)
+
+
+@pytest.mark.parametrize("junk", [b"", b"\x1f\x8b", b"not a gzip member", b"\x1f\x8b\x08\xff" * 9])
+def test_members_are_entered_at_a_header_only(junk):
+    with pytest.raises(LayerFormatError):
+        inflate_chunk(layer_of("members", "gzip"), chunk_of(b"x", junk), junk)
+
+
+def test_where_the_hash_is_of_the_compressed_bytes_those_are_compared():
+    data = b"raw bytes"
+    compressed = raw_deflate(data, 6)
+    layer = replace(layer_of("gzip"), origin=ZTOC)
+    chunk = replace(chunk_of(data, compressed), sha256=hashlib.sha256(compressed).digest())
+    assert inflate_chunk(layer, chunk, compressed) == data
+    with pytest.raises(DigestMismatch):
+        inflate_chunk(layer, chunk, compressed[:-1] + b"\xff")

@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_runc.errors import LayerFormatError
+from clip_runc.index.members import Limits, clean_path
 from clip_runc.index.model import Entry
-from clip_runc.index.tar import Limits, TarScanner, clean_path
+from clip_runc.index.tar import TarScanner
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_runc.errors import LayerFormatError
+from clip_runc.index.members import clean_path
 from clip_runc.index.model import Entry
-from clip_runc.index.tar import clean_path
 from clip_runc.index.tree import Node, flatten
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clip_runc.index.model import Chunk
-from clip_runc.store.fetch_plan import GAP, Limits, follows, runs, widen
+from clip_runc.store.fetch_plan import GAP, MANY, SMALL, Limits, follows, runs, widen
 
 
 def table(*ranges):
@@ -32,9 +32,10 @@ def test_a_request_is_wanted_next_to_each_other_and_within_limits(chunks, data, 
     first, last = widen(chunks, chunk, wanted.__contains__, limits)
     assert 0 <= first <= chunk <= last < len(chunks)
     assert set(range(first, last + 1)) <= wanted
-    assert last - first < limits.chunks
+    size = chunks[last].comp_end - chunks[first].comp_start
+    assert last - first < limits.chunks or (last - first < MANY and size <= SMALL)
     if first != last:
-        assert chunks[last].comp_end - chunks[first].comp_start <= limits.bytes
+        assert size <= limits.bytes
     assert runs(chunks, first, last) == [(first, last)]
 
 
@@ -56,3 +57,11 @@ def test_chunks_that_share_a_byte_or_leave_a_small_gap_follow_each_other():
     assert not follows(table((0, 100), (98, 200)), 0)
     assert not follows(table((500, 600), (0, 100)), 0)
     assert not follows(table((0, 100), (99, 100)), 0)
+
+
+def test_chunks_out_of_the_same_bytes_travel_together_and_tiny_ones_in_great_number():
+    assert follows(table((0, 100), (0, 100)), 0)
+    tiny = table(*((n * 100, n * 100 + 100) for n in range(1000)))
+    assert widen(tiny, 0, lambda chunk: True, Limits(1, 4 << 20)) == (0, MANY - 1)
+    large = table(*((n << 18, (n + 1) << 18) for n in range(10)))
+    assert widen(large, 0, lambda chunk: True, Limits(1, 4 << 20)) == (0, 1)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_runc.index.model import Chunk, Layer
+from clip_runc.index.model import ESTARGZ, ZTOC, Chunk, Layer
 from clip_runc.store.geometry import Geometry
 
 
@@ -43,3 +44,25 @@ def test_the_digest_names_boundaries_and_hashes_but_not_the_compression():
     assert Geometry(other_hash).digest != digest
     assert Geometry(layer([10, 19, 31])).digest != digest
     assert Geometry(base).file_size == 512
+
+
+def test_a_chunk_holds_its_bytes_and_its_pad_of_zeros():
+    data = b"payload"
+    chunk = Chunk(0, 512, 0, 1, hashlib.sha256(data).digest(), pad=512 - len(data))
+    base = replace(layer([512]), chunks=(chunk,), origin=ESTARGZ, toc="sha256:" + "2" * 64)
+    geometry = Geometry(base)
+    assert geometry.holds(0, data + bytes(chunk.pad))
+    assert not geometry.holds(0, data + bytes(chunk.pad - 1) + b"x")
+    assert not geometry.holds(0, b"Payload" + bytes(chunk.pad))
+    unpadded = replace(base, chunks=(replace(chunk, pad=0),))
+    assert Geometry(unpadded).digest != geometry.digest
+
+
+def test_where_only_the_compressed_bytes_have_a_hash_nothing_on_disk_is_believed():
+    data = bytes(512)
+    chunk = Chunk(0, 512, 0, 1, hashlib.sha256(data).digest())
+    base = replace(layer([512]), chunks=(chunk,))
+    assert Geometry(base).holds(0, data)
+    published = replace(base, origin=ZTOC, toc="sha256:" + "2" * 64)
+    assert not Geometry(published).holds(0, data)
+    assert published.diff_hex != base.diff_hex

@@ -255,7 +255,8 @@ def test_prefetch_and_completion(bench, until):
     assert late.is_set()
 
 
-def test_a_cancelled_prefetch_stops_but_readers_are_served(bench, until):
+def test_a_cancelled_prefetch_stops_but_readers_are_served(bench, until, monkeypatch):
+    monkeypatch.setattr("clip_runc.store.fetch_plan.MANY", 0)  # each chunk is as one of 2 MiB
     data = bench.make_data(SIZE)
     layer, blob = bench.make_layer(data)
     fetcher = bench.MemoryFetcher(blob)
@@ -326,6 +327,7 @@ def test_a_chunk_table_that_cannot_be_is_refused(bench):
 
 def test_memory_in_flight_is_bounded(bench, monkeypatch):
     monkeypatch.setattr("clip_runc.store.workers.BUDGET", 300_000)
+    monkeypatch.setattr("clip_runc.store.fetch_plan.MANY", 0)  # each chunk is as one of 2 MiB
     data = bench.make_data(4 * SIZE)
     layer, blob = bench.make_layer(data)
     fetcher = bench.MemoryFetcher(blob, delay=0.005)
