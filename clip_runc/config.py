@@ -59,6 +59,8 @@ DEFAULTS: dict[str, object] = {
     # whose indexes are taken when somebody pushed them beside an image: "host[:port]" or
     # "host/repository" prefixes (a host without a port means any port)
     "trusted_registries": ("localhost", "127.0.0.1", "[::1]"),
+    # seconds until an index is looked for again beside an image that had none; 0: every time
+    "pull_retry": 300,
     # uncompressed bytes of a layer at which indexing stops: gzip makes 1 GB of a TB of zeros
     "layer_size_limit": LAYER_SIZE_LIMIT,
     # bytes of fetched layer data at which layers that no container uses are removed; 0: no limit
@@ -120,6 +122,7 @@ class Settings:
     hosts_dirs: tuple[str, ...]
     credentials_dir: str
     trusted_registries: tuple[str, ...]
+    pull_retry: int
     layer_size_limit: int
     store_limit: int
     read_timeout: int

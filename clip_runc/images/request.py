@@ -10,8 +10,8 @@ import os
 import sys
 
 from clip_runc import errors
-from clip_runc.errors import ClipError, ImageNotIndexed
-from clip_runc.images import lean, local
+from clip_runc.errors import ClipError, ImageNotIndexed, NotFound
+from clip_runc.images import absent, lean, local
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,8 +33,9 @@ def build(
     """Index ``reference`` into the local store, unless that has been done meanwhile.
 
     Where the configuration trusts the repository, an index beside the image is taken instead;
-    with ``only_pull`` nothing else is, and ``NotFound`` says that there is none.  ``progress``
-    gets (layer digest, bytes done, bytes in all).  Raises what indexing raised.
+    with ``only_pull`` nothing else is, and ``NotFound`` says that there is none, for
+    ``Settings.pull_retry`` seconds without asking again.  ``progress`` gets (layer digest, bytes
+    done, bytes in all).  Raises what indexing raised.
     """
     from clip_runc.linux.files import lock, make_private_dir
 
@@ -44,12 +45,29 @@ def build(
     with lock(f"{settings.lock_dir}/build-{name}"):
         image = local.find(settings, reference)
         if image is None:
-            how = "pull" if only_pull else "build"
-            _run(settings, reference, how, progress or (lambda layer, done, total: None))
+            silent = progress or (lambda layer, done, total: None)
+            if only_pull:
+                _pull(settings, reference, silent)
+            else:
+                _run(settings, reference, "build", silent)
             image = local.find(settings, reference)
     if image is None:
         raise ImageNotIndexed(f"{reference} was indexed and is not found", "clipctl images")
     return image
+
+
+def _pull(settings: Settings, reference: str, progress: Callable[[str, int, int], None]) -> None:
+    ago = absent.seconds_ago(settings, reference)
+    if ago is not None:
+        raise NotFound(
+            f"{reference}: no index beside the image, as of {ago} s ago",
+            f"look again: clipctl pull {reference}",
+        )
+    try:
+        _run(settings, reference, "pull", progress)
+    except ClipError:
+        absent.note(settings, reference)
+        raise
 
 
 def _run(

@@ -10,11 +10,12 @@ import pytest
 
 from clip_runc.images.artifact import ARTIFACT_TYPE
 from clip_runc.registry.client import Registry
+from clip_runc.registry.fake import FakeRegistry
 from clip_runc.registry.reference import Reference
 from tests.integration.busybox_images import CONTENT
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import DockerRegistry
-from tests.integration.image_maker import Image
+from tests.integration.image_maker import MANIFEST, Image
 from tests.integration.pushing import push
 
 
@@ -76,3 +77,27 @@ def test_pull_where_nobody_pushed(clip: ClipMachine, plain_ref: str) -> None:
     assert done.returncode == 1
     assert "no index beside the image" in done.stderr
     assert f"clipctl index {plain_ref}" in done.stderr
+
+
+def test_an_image_without_one_costs_requests_only_now_and_then(
+    clip_with: Callable[..., ClipMachine], busybox_image: Image
+) -> None:
+    """An ordinary container of a trusted repository: its registry is asked once in five minutes."""
+    with FakeRegistry() as fake:
+        for blob in busybox_image.blobs:
+            fake.add_blob(blob.path.read_bytes())
+        fake.add_manifest("team/app", "1", busybox_image.manifest, MANIFEST)
+        reference = f"{fake.host}/team/app:1"
+        bundle = clip_with().bundle(reference, "/bin/true")
+        clip = clip_with()
+        clip.edit(bundle, lambda spec: _engines_annotation(spec, reference))
+        asked = []
+        for number in range(3):
+            before = len(fake.seen)
+            done = clip.runc("run", "-b", bundle, f"ordinary{number}")
+            assert done.returncode != 0, "the bundle itself has no root filesystem"
+            asked.append(len(fake.seen) - before)
+        assert asked[0] > 0 and asked[1:] == [0, 0]
+        clip.configure(pull_retry=0)
+        clip.runc("run", "-b", bundle, "asks")
+        assert len(fake.seen) > sum(asked)
