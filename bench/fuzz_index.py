@@ -106,17 +106,13 @@ def layer_target() -> Callable[[bytes], None]:
     from clip_runc.errors import ClipError
     from clip_runc.images.layer_pipeline import LayerRequest, index_layer
 
-    directory = os.open(tempfile.gettempdir(), os.O_RDONLY)
-
     def one(data: bytes) -> None:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         media_type = "application/vnd.oci.image.layer.v1.tar+gzip"
         blob = SimpleNamespace(digest=digest, size=len(data), media_type=media_type)
-        request = LayerRequest(
-            blob, digest, checkpoint_mib=1, temporary_fd=directory, size_limit=64 << 20
-        )
+        request = LayerRequest(blob, digest, checkpoint_mib=1, size_limit=64 << 20)
         try:
-            index_layer(request, iter([data]), lambda text: None)
+            index_layer(request, lambda: iter([data]), lambda text: None)
         except ClipError:
             return
 

@@ -73,7 +73,6 @@ def build_index(
     source: Image,
     out: BinaryIO,
     *,
-    temporary_fd: int,
     cache_fd: int | None = None,
     checkpoint_mib: int = 2,
     keep: Keep | None = None,
@@ -82,14 +81,13 @@ def build_index(
 ) -> BuildResult:
     """Index the image ``source`` and write the ``.clip`` file to ``out``.
 
-    ``temporary_fd`` is a directory on disk with room for the largest compressed layer;
-    ``cache_fd`` one for indexed layers.  ``keep`` gets the uncompressed bytes of the layers that
-    are fetched (not of cached ones).  ``layer_size_limit``: uncompressed bytes that no layer may
-    exceed.  The same image gives the same bytes.  Raises
-    ``DigestMismatch``, ``LayerFormatError``, ``RegistryError``, ``StoreError``.
+    ``cache_fd`` is a directory for indexed layers.  ``keep`` gets the uncompressed bytes of the
+    layers that are fetched (not of cached ones).  ``layer_size_limit``: uncompressed bytes that no
+    layer may exceed.  The same image gives the same bytes.  Raises ``DigestMismatch``,
+    ``LayerFormatError``, ``RegistryError``, ``StoreError``.
     """
     started = time.monotonic()
-    build = _Build(source, temporary_fd, cache_fd, checkpoint_mib, keep, progress, layer_size_limit)
+    build = _Build(source, cache_fd, checkpoint_mib, keep, progress, layer_size_limit)
     indexes = build.layers()
     root = flatten([index.entries for index in indexes])
     sizes = [index.layer.raw_size for index in indexes]
@@ -117,7 +115,6 @@ class _Build:
     def __init__(
         self,
         source: Image,
-        temporary_fd: int,
         cache_fd: int | None,
         checkpoint_mib: int,
         keep: Keep | None,
@@ -125,7 +122,6 @@ class _Build:
         layer_size_limit: int,
     ) -> None:
         self._source = source
-        self._temporary_fd = temporary_fd
         self._cache_fd = cache_fd
         self._checkpoint_mib = checkpoint_mib
         self._keep = keep
@@ -163,14 +159,13 @@ class _Build:
             blob,
             diff_id,
             checkpoint_mib=self._checkpoint_mib,
-            temporary_fd=self._temporary_fd,
             keep=self._keep,
             progress=self._progress,
             size_limit=limit,
         )
-        pieces = self._source.registry.stream(blob.digest, blob.size)
-        result = index_layer(request, pieces, self.warnings.append)
-        self.fetched += blob.size
+        stream = self._source.registry.stream
+        result = index_layer(request, lambda: stream(blob.digest, blob.size), self.warnings.append)
+        self.fetched += request.fetched
         layer_cache.save(self._cache_fd, result, self._checkpoint_mib)
         return result
 

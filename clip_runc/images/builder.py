@@ -115,7 +115,6 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
         result = build_index(
             registry.resolve(request["platform"]),
             out,
-            temporary_fd=request["cache"],
             cache_fd=request["cache"] if request["reuse"] else None,
             layer_size_limit=settings.layer_size_limit,
             checkpoint_mib=request["checkpoint_mib"],

@@ -1,8 +1,8 @@
 """Indexing one layer: from the blob in a registry to a ``LayerIndex``, in one pass.
 
 Three threads: one receives and hashes the blob, one decodes, one hashes and scans what was
-decoded.  A layer that cannot be entered in the middle is decoded a second time, from the
-spool file and not from the registry, as a stream.
+decoded.  A layer that proves impossible to enter in the middle is decoded anew, as a stream,
+and fetched anew if too much of it went by already: nothing of it lies on disk.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from clip_runc.index.zstd_frames import framed_pieces
 
 MIB = 1 << 20
 _STREAM_STEP = 4 * MIB
+_ZSTD_BEHIND = 24 * MIB
+"""More than the compressed bytes that are read before a zstd frame proves too large."""
 
 T = TypeVar("T")
 
@@ -62,7 +64,6 @@ class LayerRequest:
         diff_id: str,
         *,
         checkpoint_mib: int,
-        temporary_fd: int,
         keep: Keep | None = None,
         progress: Callable[[str, int, int], None] | None = None,
         size_limit: int = LAYER_SIZE_LIMIT,
@@ -71,9 +72,9 @@ class LayerRequest:
         self.blob = blob
         self.diff_id = diff_id
         self.checkpoint_mib = checkpoint_mib
-        self.temporary_fd = temporary_fd
         self.keep = keep
         self.progress = progress
+        self.fetched = 0
 
     def received(self, count: int) -> None:
         """Report ``count`` bytes of the blob."""
@@ -86,23 +87,24 @@ class LayerRequest:
             self.keep.write(self.diff_id, offset, data)
 
 
-def index_layer(
-    request: LayerRequest, pieces: Iterator[bytes], warn: Callable[[str], None]
-) -> LayerIndex:
-    """Index the blob that ``pieces`` brings, verified: digest, size, diff_id.
+class _NotSeekable(LayerFormatError):
+    """A layer that may be whole but cannot be entered in the middle, as a warning says it."""
 
-    Raises ``DigestMismatch``, ``LayerFormatError``, or what ``pieces`` raises.
+
+def index_layer(
+    request: LayerRequest, fetch: Callable[[], Iterator[bytes]], warn: Callable[[str], None]
+) -> LayerIndex:
+    """Index the blob that ``fetch()`` brings, verified: digest, size, diff_id.
+
+    ``fetch`` is called a second time for a layer that has to be read as a stream.
+    Raises ``DigestMismatch``, ``LayerFormatError``, or what the iterator raises.
     """
     blob = request.blob
-    with Spool(pieces, blob.digest, blob.size, request.temporary_fd, request.received) as spool:
-        try:
-            result = _index(request, spool, warn)
-            spool.check()
-        except LayerTooLarge as error:  # waiting for the rest of a bomb would serve it
-            raise LayerFormatError(f"layer {blob.digest}: {error.message}", error.hint) from None
-        except LayerFormatError as error:
-            spool.check()  # damage on the way explains more than what it led to
-            raise LayerFormatError(f"layer {blob.digest}: {error.message}", error.hint) from None
+    try:
+        result = _attempt(request, fetch(), warn, seekable=True)
+    except _NotSeekable as reason:
+        result = _attempt(request, fetch(), lambda text: None, seekable=False)
+        warn(reason.message)
     if result.layer.diff_id != request.diff_id:
         raise DigestMismatch(
             f"layer {blob.digest}: its diff_id is {result.layer.diff_id}, "
@@ -114,24 +116,52 @@ def index_layer(
     return result
 
 
-def _index(request: LayerRequest, spool: Spool, warn: Callable[[str], None]) -> LayerIndex:
-    compression = compression_of(spool.read_at(0, 4))
-    _compare_media_type(request.blob, compression, warn)
-    if compression != "none" and request.blob.size:
+def _attempt(
+    request: LayerRequest, pieces: Iterator[bytes], warn: Callable[[str], None], *, seekable: bool
+) -> LayerIndex:
+    digest = request.blob.digest
+    with Spool(pieces, digest, request.blob.size, request.received) as spool:
         try:
-            return _seekable(request, spool, compression)
-        except LayerTooLarge:
-            raise
-        except (LayerFormatError, IndexFormatError) as error:
+            result = _index(request, spool, warn, seekable=seekable)
             spool.check()
-            reason = error.message
-        result = _streamed(request, spool, compression)
-        warn(
+        except _NotSeekable:
+            raise
+        except LayerTooLarge as error:  # waiting for the rest of a bomb would serve it
+            raise LayerFormatError(f"layer {digest}: {error.message}", error.hint) from None
+        except LayerFormatError as error:
+            spool.check()  # damage on the way explains more than what it led to
+            raise LayerFormatError(f"layer {digest}: {error.message}", error.hint) from None
+        finally:
+            request.fetched += spool.received
+    return result
+
+
+def _index(
+    request: LayerRequest, spool: Spool, warn: Callable[[str], None], *, seekable: bool
+) -> LayerIndex:
+    compression = compression_of(spool.file().read(4))
+    _compare_media_type(request.blob, compression, warn)
+    if compression == "none" or not request.blob.size:
+        return _streamed(request, spool, "none")
+    if not seekable:
+        return _streamed(request, spool, compression)
+    if compression == "zstd":
+        spool.behind = _ZSTD_BEHIND
+    try:
+        return _seekable(request, spool, compression)
+    except LayerTooLarge:
+        raise
+    except (LayerFormatError, IndexFormatError) as error:
+        spool.check(wait=False)
+        text = (
             f"layer {request.blob.digest} cannot be entered in the middle and will be read "
-            f"from its start: {reason}"
+            f"from its start: {error.message}"
         )
-        return result
-    return _streamed(request, spool, "none")
+    if not spool.rewind():
+        raise _NotSeekable(text)
+    result = _streamed(request, spool, compression)
+    warn(text)
+    return result
 
 
 def _compare_media_type(blob: Blob, compression: str, warn: Callable[[str], None]) -> None:

@@ -226,7 +226,7 @@ def _run(
 
 
 def _cache_directory(settings: Settings) -> int:
-    """Where results of layers are kept and blobs are spooled, open; the child owns it.
+    """Where results of layers are kept, open; the child owns it.
 
     An ordinary user who cannot write there gets a directory that lasts as long as the work.
     """

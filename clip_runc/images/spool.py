@@ -1,43 +1,55 @@
-"""A blob on its way from the registry: hashed and written to an unlinked file as it comes.
+"""A blob on its way from the registry: hashed as it comes, and held while its reader is near.
 
-What decodes it reads the file while it grows: reads block until the bytes are there.  The
-file is on the caller's disk and has no name, so nothing is left behind, whatever happens.
+One thread receives and another decodes; between them lie some MiB of memory, so that a layer of
+any size takes neither disk space nor the time to write it.  A reader may go back a little, as a
+decoder does that looks at a block again; whoever needs the beginning once more fetches it anew.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import os
 import threading
+from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from clip_runc.errors import ClipError, DigestMismatch, LayerFormatError, StoreError
 
 _PIECE = 1 << 20
+BEHIND = 4 << 20
+"""Bytes before the furthest read that can be read again, if nobody wants more."""
+
+AHEAD = 2 << 20
+"""Bytes that are received before a reader wants them."""
+
+_BGZF_END = 28
+"""Bytes of the empty member that ends a file of bgzip."""
 
 
 class Spool:
-    """Use as a context manager: leaving it stops the download and frees the disk space."""
+    """Use as a context manager: leaving it stops the download.  For one reading thread."""
 
     def __init__(
         self,
         pieces: Iterator[bytes],
         digest: str,
         size: int,
-        directory_fd: int,
         progress: Callable[[int], None] = lambda received: None,
     ) -> None:
         """``pieces`` must be the blob from its start; ``progress`` gets the bytes so far."""
         self.digest = digest
         self.size = size
         self.received = 0
+        self.behind = BEHIND
         self._pieces = pieces
         self._progress = progress
-        self._descriptor = _unlinked_file(directory_fd)
+        self._held: deque[bytes] = deque()
+        self._starts: deque[int] = deque()
+        self._wanted = 0
         self._error: ClipError | None = None
         self._hash = hashlib.sha256()
-        self._done = self._stopped = False
+        self._done = self._stopped = self._drained = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._download, name="clip-spool", daemon=True)
 
@@ -46,16 +58,28 @@ class Spool:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._stopped = True
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
         self._thread.join()
-        os.close(self._descriptor)
 
     def read_at(self, offset: int, length: int) -> bytes:
-        """Some bytes at ``offset``, at most ``length``; ``b""`` at the end or after a failure."""
+        """Some bytes at ``offset``, at most ``length``; ``b""`` at the end or after a failure.
+
+        Also for what lies more than ``behind`` before an earlier read's end, which is gone.
+        """
         with self._changed:
+            if offset < self._wanted - self.behind:
+                return b""
+            if offset + length > self._wanted:
+                self._wanted = offset + min(length, _PIECE)
+                self._changed.notify_all()
             self._changed.wait_for(lambda: self.received > offset or self._done)
-            length = min(length, self.received - offset)
-        return os.pread(self._descriptor, length, offset) if length > 0 else b""
+            if offset >= self.received or not self._held:
+                return b""
+            number = bisect_right(self._starts, offset) - 1
+            piece, start = self._held[number], self._starts[number]
+        return piece[offset - start : offset - start + length]
 
     def pieces(self) -> Iterator[bytes]:
         """The blob from its start, in pieces; raises what ``check`` raises if it breaks off."""
@@ -69,13 +93,28 @@ class Spool:
         """The blob as a seekable file that is as long as it will be."""
         return _GrowingFile(self)
 
-    def check(self) -> None:
+    def rewind(self) -> bool:
+        """Whether all that was received is still there, to be read from the start again."""
+        with self._changed:
+            if self._drained or not self._held or self._starts[0]:
+                return False
+            self._wanted = 0
+        return True
+
+    def check(self, *, wait: bool = True) -> None:
         """Wait for the last byte and raise what the download failed with.
 
         ``DigestMismatch`` for a wrong blob, ``LayerFormatError`` for one of another length.
+        Without ``wait`` only what is known already is raised; with it nothing can be read any more.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._done)
+            if wait:
+                self._drained = True
+                self._drop(self.received)
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._done)
+            elif not self._done:
+                return
         if self._error is not None:
             raise self._error
         if self.received != self.size:
@@ -95,11 +134,6 @@ class Spool:
             self._receive()
         except ClipError as problem:
             error = problem
-        except OSError as problem:
-            error = StoreError(
-                f"layer {self.digest}: no temporary copy can be written: {problem.strerror}",
-                f"{self.size} bytes are needed while a layer is indexed",
-            )
         except Exception as problem:  # the end of a thread: nobody else would report it
             error = StoreError(f"layer {self.digest}: {type(problem).__name__}: {problem}")
         with self._changed:
@@ -113,11 +147,32 @@ class Spool:
                 self.received += len(piece)  # longer than declared: "check" says so
                 return
             self._hash.update(piece)
-            _write_all(self._descriptor, piece, self.received)
-            with self._changed:
-                self.received += len(piece)
-                self._changed.notify_all()
+            if not self._hold(piece):
+                return
             self._progress(self.received)
+
+    def _hold(self, piece: bytes) -> bool:
+        """Take a piece in when there is room for it; whether anybody wants more."""
+        with self._changed:
+            self._changed.wait_for(self._room)
+            if self._stopped:
+                return False
+            if not self._drained:
+                self._drop(self._wanted - self.behind)
+                self._held.append(piece)
+                self._starts.append(self.received)
+            self.received += len(piece)
+            self._changed.notify_all()
+        return True
+
+    def _room(self) -> bool:
+        return self._stopped or self._drained or self.received < self._wanted + AHEAD
+
+    def _drop(self, end: int) -> None:
+        """Forget the pieces that lie before ``end``."""
+        while self._held and self._starts[0] + len(self._held[0]) <= end:
+            self._held.popleft()
+            self._starts.popleft()
 
 
 class _GrowingFile(io.RawIOBase):
@@ -142,6 +197,10 @@ class _GrowingFile(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1) -> bytes:
+        if size == _BGZF_END and self._position == self._spool.size - size:
+            # rapidgzip asks for the end before the rest where a blob begins as bgzip's do, and is
+            # told that this is not one: it then reads it in order, as any gzip of many members
+            return bytes(size)
         wanted = self._spool.size - self._position if size < 0 else size
         pieces: list[bytes] = []
         while wanted > 0 and (piece := self._spool.read_at(self._position, wanted)):
@@ -149,24 +208,3 @@ class _GrowingFile(io.RawIOBase):
             self._position += len(piece)
             wanted -= len(piece)
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _unlinked_file(directory_fd: int) -> int:
-    flags = os.O_RDWR | os.O_CLOEXEC
-    try:
-        return os.open(".", flags | os.O_TMPFILE, 0o600, dir_fd=directory_fd)
-    except OSError:  # a filesystem without O_TMPFILE (NFS, some FUSE)
-        name = f".spool-{os.getpid()}-{threading.get_ident()}"
-        try:
-            descriptor = os.open(name, flags | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=directory_fd)
-            os.unlink(name, dir_fd=directory_fd)
-        except OSError as error:
-            raise StoreError(f"no temporary file can be made: {error.strerror}") from None
-        return descriptor
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written

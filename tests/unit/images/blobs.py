@@ -57,6 +57,18 @@ def gzip_members(data: bytes, step: int, level: int = 6) -> bytes:
     return b"".join(gzip.compress(part, level, mtime=0) for part in parts)
 
 
+def bgzip(data: bytes) -> bytes:
+    """As bgzip writes it: members that say how long they are, and an empty one at the end."""
+    head = b"\x1f\x8b\x08\x04" + bytes(5) + b"\xff\x06\x00BC\x02\x00"
+    members = []
+    for part in [data[i : i + 65280] for i in range(0, len(data), 65280)] + [b""]:
+        deflate = zlib.compressobj(6, zlib.DEFLATED, -15)
+        body = deflate.compress(part) + deflate.flush()
+        sizes = (len(body) + 25).to_bytes(2, "little"), zlib.crc32(part).to_bytes(4, "little")
+        members += [head, sizes[0], body, sizes[1], len(part).to_bytes(4, "little")]
+    return b"".join(members)
+
+
 def gzip_flushed(data: bytes, step: int) -> bytes:
     """One member with full flushes, as pgzip and pigz -i write."""
     packer = zlib.compressobj(6, zlib.DEFLATED, 31)

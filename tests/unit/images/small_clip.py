@@ -6,7 +6,6 @@ import gzip
 import hashlib
 import io
 import json
-import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,12 +83,8 @@ class SmallImage:
 
     def write(self, path: Path, checkpoint_mib: int = 2) -> Path:
         """Write the index to ``path``."""
-        directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            with path.open("wb") as out:
-                build_index(self, out, temporary_fd=directory, checkpoint_mib=checkpoint_mib)
-        finally:
-            os.close(directory)
+        with path.open("wb") as out:
+            build_index(self, out, checkpoint_mib=checkpoint_mib)
         return path
 
 

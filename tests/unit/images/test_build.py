@@ -20,14 +20,6 @@ SMALL = blobs.tar_of({"etc/passwd": b"root"})
 
 
 @pytest.fixture
-def temporary(tmp_path):
-    descriptor = os.open(tmp_path, os.O_RDONLY)
-    yield descriptor
-    os.close(descriptor)
-    assert os.listdir(tmp_path) == []
-
-
-@pytest.fixture
 def cache(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cache")
     descriptor = os.open(directory, os.O_RDONLY)
@@ -35,9 +27,9 @@ def cache(tmp_path_factory):
     os.close(descriptor)
 
 
-def build(source, temporary, **options):
+def build(source, **options):
     out = io.BytesIO()
-    result = build_index(source, out, temporary_fd=temporary, **options)
+    result = build_index(source, out, **options)
     return result, out.getvalue()
 
 
@@ -71,15 +63,16 @@ ENCODINGS = {
     "members of 1 MB": lambda: blobs.gzip_members(TAR, 1_000_000),
     "members of 10 kB": lambda: blobs.gzip_members(TAR, 10_000, 1),
     "full flushes": lambda: blobs.gzip_flushed(TAR, 100_000),
+    "bgzip": lambda: blobs.bgzip(TAR),
     "pigz": lambda: blobs.pigz(TAR) or blobs.gzip_flushed(TAR, 131_072),
     "pigz -i": lambda: blobs.pigz(TAR, "-i", "-p4") or blobs.gzip_flushed(TAR, 131_072),
 }
 
 
 @pytest.mark.parametrize("name", sorted(ENCODINGS))
-def test_every_chunk_of_every_gzip_can_be_entered(name, temporary):
+def test_every_chunk_of_every_gzip_can_be_entered(name):
     blob = ENCODINGS[name]()
-    result, data = build(blobs.source_of((TAR, blob, "+gzip")), temporary, checkpoint_mib=1)
+    result, data = build(blobs.source_of((TAR, blob, "+gzip")), checkpoint_mib=1)
     (layer,) = result.layers
     assert layer.codec == "gzip"
     assert not result.warnings
@@ -91,7 +84,7 @@ def test_every_chunk_of_every_gzip_can_be_entered(name, temporary):
     assert all(chunk.raw_end - chunk.raw_start <= 18 << 20 for chunk in layer.chunks)
 
 
-def test_the_same_image_gives_the_same_bytes_however_it_arrives(temporary):
+def test_the_same_image_gives_the_same_bytes_however_it_arrives():
     blob = blobs.gzip_members(TAR, 7_000_000)
 
     class Slow(blobs.Source):
@@ -102,7 +95,7 @@ def test_the_same_image_gives_the_same_bytes_however_it_arrives(temporary):
 
     source = blobs.source_of((TAR, blob, "+gzip"))
     slow = Slow(source.layers, source.diff_ids, source.blobs)
-    assert build(source, temporary)[1] == build(slow, temporary)[1]
+    assert build(source)[1] == build(slow)[1]
 
 
 @pytest.mark.parametrize(
@@ -114,9 +107,9 @@ def test_the_same_image_gives_the_same_bytes_however_it_arrives(temporary):
         ("+gzip", lambda tar: gzip.compress(tar, 1) + bytes(512), "stream", 6),
     ],
 )
-def test_other_codecs(suffix, encode, codec, least, temporary):
+def test_other_codecs(suffix, encode, codec, least):
     blob = encode(TAR)
-    result, data = build(blobs.source_of((TAR, blob, suffix)), temporary)
+    result, data = build(blobs.source_of((TAR, blob, suffix)))
     (layer,) = result.layers
     assert (layer.codec, layer.raw_size) == (codec, len(TAR))
     assert len(layer.chunks) >= least
@@ -126,11 +119,28 @@ def test_other_codecs(suffix, encode, codec, least, temporary):
         assert read_back(clip, 0, blob) == TAR
 
 
+def test_what_cannot_be_entered_is_fetched_again_as_a_stream():
+    blob = gzip.compress(TAR, 1) + bytes(512)
+    source = blobs.source_of((TAR, blob, "+gzip"))
+    result, _ = build(source)
+    assert source.streamed == [blobs.sha(blob)] * 2
+    assert len(blob) < result.fetched <= 2 * len(blob)
+
+
+def test_a_zstd_frame_that_proves_too_large_is_not_fetched_again():
+    tar = blobs.tar_of({"noise": os.urandom(20 << 20), "zeros": bytes(20 << 20)})
+    blob = zstandard.compress(tar)
+    source = blobs.source_of((tar, blob, "+zstd"))
+    result, _ = build(source)
+    assert result.layers[0].codec == "stream"
+    assert (source.streamed, result.fetched) == ([blobs.sha(blob)], len(blob))
+
+
 @pytest.mark.parametrize("suffix", ["", "+gzip", "+zstd"])
 @pytest.mark.parametrize("encode", [bytes, gzip.compress, zstandard.compress])
-def test_media_types_that_lie(suffix, encode, temporary):
+def test_media_types_that_lie(suffix, encode):
     blob = encode(SMALL)
-    result, _ = build(blobs.source_of((SMALL, blob, suffix)), temporary)
+    result, _ = build(blobs.source_of((SMALL, blob, suffix)))
     right = {bytes: "none", gzip.compress: "gzip", zstandard.compress: "zstd"}[encode]
     assert result.layers[0].codec == right
     assert bool(result.warnings) == ((suffix.removeprefix("+") or "none") != right)
@@ -144,61 +154,61 @@ def test_media_types_that_lie(suffix, encode, temporary):
         (blobs.tar_of({}), gzip.compress(blobs.tar_of({}))),
     ],
 )
-def test_layers_with_nothing_in_them(tar, blob, temporary):
-    result, data = build(blobs.source_of((tar, blob, "+gzip")), temporary)
+def test_layers_with_nothing_in_them(tar, blob):
+    result, data = build(blobs.source_of((tar, blob, "+gzip")))
     assert result.layers[0].raw_size == len(tar)
     with opened(data) as clip:
         assert check_clip(clip).files == 0
 
 
-def test_a_layer_that_is_there_twice_is_fetched_once(temporary):
+def test_a_layer_that_is_there_twice_is_fetched_once():
     layer = (SMALL, gzip.compress(SMALL), "+gzip")
     source = blobs.source_of(layer, layer)
-    result, data = build(source, temporary)
+    result, data = build(source)
     assert len(source.streamed) == 1
     assert result.layers[0] == result.layers[1]
     with opened(data) as clip:
         assert check_clip(clip).files == 1
 
 
-def test_many_layers(temporary):
+def test_many_layers():
     tars = [blobs.tar_of({f"file{i}": b"x" * i}) for i in range(127)]
     source = blobs.source_of(*[(tar, gzip.compress(tar), "+gzip") for tar in tars])
-    with opened(build(source, temporary)[1]) as clip:
+    with opened(build(source)[1]) as clip:
         assert check_clip(clip).files == 127
 
 
-def test_cached_layers_are_not_fetched(temporary, cache):
+def test_cached_layers_are_not_fetched(cache):
     source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"), (TAR, TAR, ""))
-    first, data = build(source, temporary, cache_fd=cache)
-    again, same = build(source, temporary, cache_fd=cache)
+    first, data = build(source, cache_fd=cache)
+    again, same = build(source, cache_fd=cache)
     assert data == same
     assert (first.reused, again.fetched) == ((), 0)
     assert set(again.reused) == {layer.digest for layer in source.layers}
-    other, _ = build(source, temporary, cache_fd=cache, checkpoint_mib=1)
+    other, _ = build(source, cache_fd=cache, checkpoint_mib=1)
     assert not other.reused
 
 
-def test_a_damaged_cache_is_rebuilt(temporary, cache):
+def test_a_damaged_cache_is_rebuilt(cache):
     source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"))
-    _, data = build(source, temporary, cache_fd=cache)
+    _, data = build(source, cache_fd=cache)
     (name,) = os.listdir(cache)
     with open(os.open(name, os.O_RDWR, dir_fd=cache), "r+b") as file:
         file.seek(100)
         file.write(b"damage")
-    result, same = build(source, temporary, cache_fd=cache)
+    result, same = build(source, cache_fd=cache)
     assert (result.reused, same) == ((), data)
-    assert build(source, temporary, cache_fd=cache)[0].reused
+    assert build(source, cache_fd=cache)[0].reused
 
 
-def test_an_interrupted_build_keeps_its_layers(temporary, cache):
+def test_an_interrupted_build_keeps_its_layers(cache):
     source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"), (TAR, TAR, ""))
     whole = dict(source.blobs)
     source.blobs[source.layers[1].digest] = TAR[:-1000]
     with pytest.raises(LayerFormatError):
-        build(source, temporary, cache_fd=cache)
+        build(source, cache_fd=cache)
     source.blobs.update(whole)
-    assert build(source, temporary, cache_fd=cache)[0].reused == (source.layers[0].digest,)
+    assert build(source, cache_fd=cache)[0].reused == (source.layers[0].digest,)
 
 
 class Kept:
@@ -217,20 +227,19 @@ class Kept:
 
 
 @pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, bytes])
-def test_bytes_can_be_kept_on_the_way(encode, temporary):
+def test_bytes_can_be_kept_on_the_way(encode):
     tar = TAR[:0] + blobs.mixed_tar(18_000_000)
     kept = Kept()
-    result, _ = build(blobs.source_of((tar, encode(tar), "+gzip")), temporary, keep=kept)
+    result, _ = build(blobs.source_of((tar, encode(tar), "+gzip")), keep=kept)
     assert kept.data == {blobs.sha(tar): tar}
     assert kept.layers == list(result.layers)
 
 
-def test_progress_ends_at_the_size(temporary):
+def test_progress_ends_at_the_size():
     seen = []
     blob = gzip.compress(SMALL)
     build(
         blobs.source_of((SMALL, blob, "+gzip")),
-        temporary,
         progress=lambda *report: seen.append(report),
     )
     assert seen[-1] == (blobs.sha(blob), len(blob), len(blob))
@@ -244,7 +253,7 @@ ENCODE = pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, b
 
 
 @ENCODE
-def test_a_damaged_blob(encode, temporary):
+def test_a_damaged_blob(encode):
     source = blobs.source_of((TAR, encode(TAR), "+gzip"))
     (digest,) = source.blobs
     for place in (0, 20, len(source.blobs[digest]) // 2, len(source.blobs[digest]) - 1):
@@ -252,36 +261,36 @@ def test_a_damaged_blob(encode, temporary):
         (digest,) = broken.blobs
         broken.blobs[digest] = damaged(source.blobs[next(iter(source.blobs))], place)
         with pytest.raises(DigestMismatch):
-            build(broken, temporary)
+            build(broken)
 
 
 @ENCODE
 @pytest.mark.parametrize("change", [lambda blob: blob[:-1], lambda blob: blob + b"x"])
-def test_a_blob_of_another_length(encode, change, temporary):
+def test_a_blob_of_another_length(encode, change):
     source = blobs.source_of((SMALL, encode(SMALL), "+gzip"))
     (digest,) = source.blobs
     source.blobs[digest] = change(source.blobs[digest])
     with pytest.raises(LayerFormatError, match="bytes instead of"):
-        build(source, temporary)
+        build(source)
 
 
 @ENCODE
-def test_a_layer_that_was_pushed_cut_short(encode, temporary):
+def test_a_layer_that_was_pushed_cut_short(encode):
     blob = encode(TAR)[:-2000]
     with pytest.raises((LayerFormatError, DigestMismatch)):
-        build(blobs.source_of((TAR, blob, "+gzip")), temporary)
+        build(blobs.source_of((TAR, blob, "+gzip")))
 
 
-def test_a_wrong_diff_id(temporary, cache):
+def test_a_wrong_diff_id(cache):
     source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"))
     source.diff_ids[0] = blobs.sha(b"another")
     kept = Kept()
     with pytest.raises(DigestMismatch, match="diff_id"):
-        build(source, temporary, cache_fd=cache, keep=kept)
+        build(source, cache_fd=cache, keep=kept)
     assert (os.listdir(cache), kept.layers) == ([], [])
 
 
-def test_a_registry_that_goes_away(temporary):
+def test_a_registry_that_goes_away():
     source = blobs.source_of((TAR, gzip.compress(TAR, 1), "+gzip"))
     whole = source.stream
 
@@ -293,7 +302,7 @@ def test_a_registry_that_goes_away(temporary):
 
     source.stream = stream
     with pytest.raises(RegistryUnreachable):
-        build(source, temporary)
+        build(source)
 
 
 @pytest.mark.parametrize(
@@ -305,48 +314,48 @@ def test_a_registry_that_goes_away(temporary):
         "application/vnd.in-toto+json",
     ],
 )
-def test_layers_we_cannot_use_are_refused_before_anything_is_fetched(media_type, temporary):
+def test_layers_we_cannot_use_are_refused_before_anything_is_fetched(media_type):
     layer = (SMALL, gzip.compress(SMALL), "+gzip")
     source = blobs.source_of(layer, layer)
     source.layers[1].media_type = media_type
     with pytest.raises(LayerFormatError):
-        build(source, temporary)
+        build(source)
     assert not source.streamed
 
 
-def test_no_threads_and_no_descriptors_are_left(temporary):
+def test_no_threads_and_no_descriptors_are_left():
     before = (threading.active_count(), len(os.listdir("/proc/self/fd")))
-    build(blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip")), temporary)
+    build(blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip")))
     with pytest.raises(DigestMismatch):
         source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"))
         source.diff_ids[0] = blobs.sha(b"another")
-        build(source, temporary)
+        build(source)
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 
 @pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, bytes])
-def test_a_bomb_stops_at_the_limit(encode, temporary, cache):
+def test_a_bomb_stops_at_the_limit(encode, cache):
     tar = blobs.tar_of({"zeros": bytes(64 << 20)})
     source = blobs.source_of((tar, encode(tar), "+gzip"))
     kept = Kept()
     with pytest.raises(LayerFormatError, match="more than 20000000 bytes") as caught:
-        build(source, temporary, cache_fd=cache, keep=kept, layer_size_limit=20_000_000)
+        build(source, cache_fd=cache, keep=kept, layer_size_limit=20_000_000)
     assert "layer_size_limit" in caught.value.hint
     assert len(kept.data[blobs.sha(tar)]) <= 20_000_000
     assert source.streamed == [source.layers[0].digest], "not decoded again as a stream"
     # at the limit itself; and what the cache has is no way around it
-    build(source, temporary, cache_fd=cache, layer_size_limit=len(tar))
+    build(source, cache_fd=cache, layer_size_limit=len(tar))
     with pytest.raises(LayerFormatError, match="more than"):
-        build(source, temporary, cache_fd=cache, layer_size_limit=len(tar) - 1)
+        build(source, cache_fd=cache, layer_size_limit=len(tar) - 1)
 
 
-def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(temporary, cache, monkeypatch):
+def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(cache, monkeypatch):
     source = blobs.source_of(
         (TAR, gzip.compress(TAR, 6, mtime=0), "+gzip"), (SMALL, gzip.compress(SMALL), "+gzip")
     )
-    first = build(source, temporary)[1]
-    assert build(source, temporary, cache_fd=cache)[1] == first
-    result, cached = build(source, temporary, cache_fd=cache)
+    first = build(source)[1]
+    assert build(source, cache_fd=cache)[1] == first
+    result, cached = build(source, cache_fd=cache)
     assert (len(result.reused), cached) == (2, first)
     monkeypatch.setattr("time.time", lambda: 1e9)
     monkeypatch.setattr("clip_runc.images.spool._PIECE", 77_777)
@@ -357,7 +366,7 @@ def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(temporary, cache, 
     busy = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
     busy.start()  # other threads of the program, taking the GIL
     try:
-        assert build(source, temporary)[1] == first
+        assert build(source)[1] == first
     finally:
         stop.set()
         busy.join()
