@@ -24,6 +24,12 @@ from clip_runc.config import load
     show_default=True,
     help="Compressed MiB between two places where a gzip layer can be entered.",
 )
+@click.option(
+    "--published/--full",
+    default=False,
+    help="Fetch only the tables of contents of eStargz and zstd:chunked layers, or every layer "
+    "(the default).",
+)
 @click.option("--no-store", is_flag=True, help="Do not keep the index in the index store.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress.")
@@ -32,6 +38,7 @@ def command(
     output: str | None,
     platform: str | None,
     checkpoint_mib: int,
+    published: bool,
     no_store: bool,
     as_json: bool,
     quiet: bool,
@@ -40,6 +47,10 @@ def command(
 
     Nothing is unpacked and no local copy of the image is made. Without -o the index goes into
     the store that clip-runc looks into; with -o it is written to a file as well.
+
+    With --published an image whose layers carry tables of contents is indexed by these, in a few
+    requests; the digests of its files and chunks are believed as the manifest names that of the
+    table. Layers without one are read whole, and that is said.
     """
     from clip_runc.images.make import index_image
 
@@ -53,6 +64,7 @@ def command(
             platform=platform,
             checkpoint_mib=checkpoint_mib,
             store=not no_store,
+            published=published,
             progress=progress,
         )
     if as_json:

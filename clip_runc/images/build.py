@@ -16,6 +16,7 @@ from clip_runc.errors import ClipError
 from clip_runc.images import layer_cache
 from clip_runc.images.layer_pipeline import Blob, Keep, LayerRequest, index_layer
 from clip_runc.images.media_types import expected_compression
+from clip_runc.images.published import Ranges, Tables
 from clip_runc.index.clipfile import write_clip
 from clip_runc.index.erofs_write import write_erofs
 from clip_runc.index.layer_index import LayerIndex
@@ -26,7 +27,7 @@ Progress = Callable[[str, int, int], None]
 """``progress(layer digest, bytes received, bytes in all)``; called from other threads too."""
 
 
-class _Streams(Protocol):
+class _Streams(Ranges, Protocol):
     def stream(self, digest: str, size: int, start: int = 0) -> Iterator[bytes]: ...
 
 
@@ -78,16 +79,22 @@ def build_index(
     keep: Keep | None = None,
     progress: Progress | None = None,
     layer_size_limit: int = LAYER_SIZE_LIMIT,
+    published: bool = False,
 ) -> BuildResult:
     """Index the image ``source`` and write the ``.clip`` file to ``out``.
 
     ``cache_fd`` is a directory for indexed layers.  ``keep`` gets the uncompressed bytes of the
     layers that are fetched (not of cached ones).  ``layer_size_limit``: uncompressed bytes that no
-    layer may exceed.  The same image gives the same bytes.  Raises ``DigestMismatch``,
-    ``LayerFormatError``, ``RegistryError``, ``StoreError``.
+    layer may exceed.  ``published``: a table of contents that the manifest vouches for is fetched
+    instead of its layer.  The same image and arguments give the same bytes.  Raises
+    ``DigestMismatch``, ``LayerFormatError``, ``RegistryError``, ``StoreError``.
     """
     started = time.monotonic()
     build = _Build(source, cache_fd, checkpoint_mib, keep, progress, layer_size_limit)
+    if published:
+        build.tables = Tables(
+            source.manifest, source.registry, layer_size_limit, build.warnings.append
+        )
     indexes = build.layers()
     root = flatten([index.entries for index in indexes])
     sizes = [index.layer.raw_size for index in indexes]
@@ -130,6 +137,7 @@ class _Build:
         self.fetched = 0
         self.reused: list[str] = []
         self.warnings: list[str] = []
+        self.tables: Tables | None = None
 
     def layers(self) -> list[LayerIndex]:
         """All layers, bottom first; each distinct one is made or loaded once."""
@@ -140,12 +148,24 @@ class _Build:
             expected_compression(blob.media_type)  # refuses before the first byte is fetched
         known: dict[tuple[str, str], LayerIndex] = {}
         result: list[LayerIndex] = []
-        for blob, diff_id in zip(source.layers, source.diff_ids, strict=True):
+        pairs = zip(source.layers, source.diff_ids, strict=True)
+        for number, (blob, diff_id) in enumerate(pairs):
             key = (blob.digest, diff_id)
             if key not in known:
-                known[key] = self._layer(blob, diff_id)
+                table = self._by_table(number, blob, diff_id)
+                known[key] = table or self._layer(blob, diff_id)
             result.append(known[key])
         return result
+
+    def _by_table(self, number: int, blob: Blob, diff_id: str) -> LayerIndex | None:
+        if self.tables is None:
+            return None
+        before = self.tables.fetched
+        found = self.tables.layer(number, blob, diff_id)
+        self.fetched += self.tables.fetched - before
+        if found is not None and self._progress is not None:
+            self._progress(blob.digest, blob.size, blob.size)
+        return found
 
     def _layer(self, blob: Blob, diff_id: str) -> LayerIndex:
         cached = layer_cache.load(self._cache_fd, blob.digest, self._checkpoint_mib)

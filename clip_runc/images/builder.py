@@ -120,6 +120,7 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
             checkpoint_mib=request["checkpoint_mib"],
             keep=keep,
             progress=_sender(send),
+            published=request["published"],
         )
     return {
         "digest": result.manifest_digest,

@@ -77,6 +77,7 @@ def index_image(
     store: bool = True,
     reuse: bool = True,
     keep: bool = False,
+    published: bool = False,
     progress: Progress | None = None,
 ) -> IndexResult:
     """Index the image that ``reference`` names in its registry.
@@ -85,7 +86,8 @@ def index_image(
     ``store`` is False.  ``platform`` is ``os/architecture[/variant]``, by default this machine's.
     Without ``reuse`` every layer is fetched and nothing that was learnt before is believed.
     With ``keep`` (root's alone) the bytes of the layers that are fetched go to the store that clipd
-    reads from.  ``progress`` gets (layer digest, bytes done, bytes in all).  Raises
+    reads from.  ``published``: tables of contents that others made are fetched where there are any,
+    instead of the layers.  ``progress`` gets (layer digest, bytes done, bytes in all).  Raises
     ``InvalidReference``, ``RegistryError``, ``LayerFormatError``, ``DigestMismatch``,
     ``StoreError``; no file is left behind then.
     """
@@ -94,7 +96,12 @@ def index_image(
         raise StoreError("neither an output file nor the local store", "the index would be lost")
     started = time.monotonic()
     with _destination(settings, output) as (path, fd):
-        asked = {"platform": platform, "checkpoint_mib": checkpoint_mib, "reuse": reuse}
+        asked = {
+            "platform": platform,
+            "checkpoint_mib": checkpoint_mib,
+            "reuse": reuse,
+            "published": published,
+        }
         found = _build(settings, named, fd, asked, progress, keep=keep)
         _finish(path, fd, output)
         size = os.fstat(fd).st_size

@@ -26,7 +26,8 @@ def differences(
     """What the index at ``path`` has otherwise than one made now from its registry.
 
     Empty where both are the same bytes; at most a hundred differences and a last line that
-    says there are more.  Every layer is fetched.  ``checkpoint_mib`` is what it was made with,
+    says there are more.  Every layer is fetched, but those that the index knows by a table of
+    contents: the table is.  ``checkpoint_mib`` is what it was made with,
     by default what its chunks look like.  Raises as ``index_image`` does, and
     ``IndexFormatError`` where the file is no sound index.
     """
@@ -39,6 +40,7 @@ def differences(
             checkpoint_mib=checkpoint_mib or spacing(given),
             store=False,
             reuse=False,
+            published=any(layer.origin for layer in given.layers),
             progress=progress,
         )
         with ClipFile.open(output) as rebuilt:

@@ -2,13 +2,16 @@ import gzip
 import io
 import json
 import os
+from dataclasses import replace
 
 import pytest
 
 from clip_runc.errors import IndexFormatError
 from clip_runc.images.build import build_index
+from clip_runc.index import estargz
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile, write_clip
+from clip_runc.index.model import ESTARGZ
 from clip_runc.index.prefetch import PrefetchList, Range
 from tests.unit.images import blobs
 
@@ -86,3 +89,26 @@ def test_a_config_of_another_image(parts):
     manifest = edited(parts["manifest"], config={"digest": blobs.sha(config)})
     with pytest.raises(IndexFormatError, match="diff_ids"):
         check(parts, config=config, manifest=manifest)
+
+
+def test_a_layer_known_by_a_table_is_bound_to_the_one_that_the_manifest_names(parts):
+    layer, windows = parts["layers"][0]
+    toc = "sha256:" + "7" * 64
+
+    def described(**annotations: str):
+        rows = [
+            {**row, "annotations": annotations} for row in json.loads(parts["manifest"])["layers"]
+        ]
+        return {
+            "manifest": edited(parts["manifest"], layers=rows),
+            "layers": [(replace(layer, origin=ESTARGZ, toc=toc), windows)],
+        }
+
+    check(parts, **described(**{estargz.ANNOTATION: toc}))
+    for other in ({}, {estargz.ANNOTATION: "sha256:" + "8" * 64}, {estargz.ANNOTATION: "x"}):
+        with pytest.raises(IndexFormatError, match="table of another image"):
+            check(parts, **described(**other))
+    with pytest.raises(IndexFormatError, match="no table of contents that we know"):
+        check(parts, layers=[(replace(layer, origin="stargz", toc=toc), windows)])
+    with pytest.raises(IndexFormatError, match="no table of contents that we know"):
+        check(parts, layers=[(replace(layer, origin=ESTARGZ, toc="sha256:7"), windows)])
