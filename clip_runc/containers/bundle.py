@@ -306,7 +306,11 @@ def restore(settings: Settings, state: State) -> str:
     except BundleError:
         return "gone"
     try:
-        return _restore(settings, state, fd)
+        done = _restore(settings, state, fd)
+        _remove_strays(fd)
+        return done
+    except OSError as error:
+        raise BundleError(f"{state.bundle}: {error.strerror}") from None
     finally:
         os.close(fd)
 

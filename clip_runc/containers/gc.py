@@ -32,6 +32,17 @@ def gc(settings: Settings, alive: Callable[[State], bool] | None = None) -> list
 
     ``alive`` may answer for a container instead of the rule above.
     """
+    done = gc_containers(settings, alive)
+    now = time.time()
+    for image in mounted_images(settings):
+        idle = leases.idle_seconds(settings, image.manifest_hex, now)
+        if idle >= settings.image_linger and unmount_image(settings, image.manifest_hex):
+            done.append(f"mount of image {image.manifest_hex[:12]}, unused for {_words(idle)}")
+    return done
+
+
+def gc_containers(settings: Settings, alive: Callable[[State], bool] | None = None) -> list[str]:
+    """The part of ``gc`` that is about containers."""
     boot = boot_id()
     judge = alive or (lambda state: states.in_use(state, boot))
     done: list[str] = []
@@ -40,12 +51,21 @@ def gc(settings: Settings, alive: Callable[[State], bool] | None = None) -> list
     done += [f"lease of {key} on {digits[:12]}" for digits, key in _drop_leases(settings)]
     _drop_locks(settings)
     done += [f"files of {name}" for name in teardown.empty_trash(settings)]
-    now = time.time()
-    for image in mounted_images(settings):
-        idle = leases.idle_seconds(settings, image.manifest_hex, now)
-        if idle >= settings.image_linger and unmount_image(settings, image.manifest_hex):
-            done.append(f"mount of image {image.manifest_hex[:12]}, unused for {_words(idle)}")
     return done
+
+
+def run(settings: Settings, paths: list[str]) -> None:
+    """As a process that clipd starts when it has started itself (``fs/start.py``).
+
+    Images are not touched: clipd unmounts those that idle.
+    """
+    import logging
+
+    from clip_runc import log as logs
+
+    logs.configure(settings.log_level, as_json=settings.log_format == "json")
+    for line in gc_containers(settings):
+        logging.getLogger("clip_runc.gc").info("removed: %s", line)
 
 
 def _words(seconds: float) -> str:

@@ -9,6 +9,7 @@ import os
 
 from clip_runc.containers import leases
 from clip_runc.containers import state as states
+from clip_runc.containers.cgroups import to_come
 from clip_runc.containers.overlay import mount_rootfs
 from clip_runc.errors import BundleError, ClipError, StoreError
 from clip_runc.images.mount import mount_image
@@ -52,6 +53,7 @@ def prepare(
     root: str = "",
     container_id: str = "",
     bundle: str = "",
+    cgroup: str = "",
     command: Sequence[str] = (),
     namespace: UserNamespace | None = None,
     label: str = "",
@@ -59,16 +61,17 @@ def prepare(
     """Mount a root filesystem of ``image`` for container ``key``.
 
     ``root`` and ``container_id`` are runc's: by them ``gc`` knows later whether the container
-    still exists; what the index lists for ``command`` may be fetched early.  ``namespace`` is the
-    user namespace that the container gets, ``label`` the context of SELinux for its files.  Forks
-    where there is a namespace.  What a crashed
-    attempt left under the key is taken away first; a container that exists, or that another
-    process is just making, raises ``BundleError``.
+    still exists; ``cgroup`` is its ``linux.cgroupsPath``; what the index lists for ``command`` may
+    be fetched early.  ``namespace`` is the user namespace that the container gets (a process is
+    forked then), ``label`` the context of SELinux for its files.  What a crashed attempt left under
+    the key is taken away first; a container that exists, or that another process is just making,
+    raises ``BundleError``.
     Raises ``StorageRefused``, ``MountFailed``, ``ServerError``, ``StoreError``.
     """
     make_directories(settings)
     with lock(states.lock_path(settings, key)):
         state = _new_state(key, image, root, container_id, bundle)
+        state.cgroups = to_come(cgroup, container_id) if root else []
         _make_room(settings, state)
         try:
             mounted = _mount_image(settings, state, image, command)

@@ -35,11 +35,13 @@ class State:
     which becomes runc.  Of the bundle: ``config_sha256`` of the config.json that we wrote,
     ``root_path`` in it, ``original_root`` what root was, ``hooks`` those that we added.
     ``start`` says in words how it was started: the annotations that ``state`` shows.
+    ``cgroups`` are those that the runtime was about to make.
     """
 
     __slots__ = (
         "boot",
         "bundle",
+        "cgroups",
         "config_sha256",
         "created",
         "creator",
@@ -63,6 +65,7 @@ class State:
         self.original_root: object = None
         self.hooks: dict[str, list[object]] = {}
         self.start: dict[str, str] = {}
+        self.cgroups: list[str] = []
 
     def as_dict(self) -> dict[str, object]:
         """As it stands in the file."""
@@ -178,6 +181,8 @@ def _parse(key: str, values: dict[str, object]) -> State | None:
     start = values.get("start")
     for name, text in (start if isinstance(start, dict) else {}).items():
         state.start[name] = str(text)
+    cgroups = values.get("cgroups")
+    state.cgroups = [str(path) for path in (cgroups if isinstance(cgroups, list) else ())]
     return state
 
 

@@ -11,7 +11,7 @@ import os
 import time
 
 from clip_runc import events
-from clip_runc.containers import bundle, leases
+from clip_runc.containers import bundle, cgroups, leases
 from clip_runc.containers import state as states
 from clip_runc.containers.removal import remove_tree
 from clip_runc.containers.state import exists, idmapped_path, lock_path, rootfs_path
@@ -83,6 +83,7 @@ def sweep(settings: Settings, key: str) -> list[str]:
             bundle.restore(settings, state)
         except ClipError as error:
             problems.append(str(error))
+        problems += cgroups.remove(state.cgroups)
     problems += _unmount(settings, key)
     if state is not None:
         leases.release(settings, state.image, key)

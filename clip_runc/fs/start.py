@@ -28,7 +28,10 @@ _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def command(module: str, settings: Settings, paths: list[str], **values: object) -> list[str]:
-    """The argv that runs ``clip_runc.fs.<module>.run(settings, paths, **values)``."""
+    """The argv that runs ``clip_runc.fs.<module>.run(settings, paths, **values)``.
+
+    A module with a dot in its name is one of another room.
+    """
     payload = {"paths": paths, "settings": differences(settings), **values}
     interpreter = os.path.realpath(sys.executable)
     script = os.path.realpath(__file__)
@@ -78,7 +81,8 @@ def main() -> None:
     from clip_runc.config import Settings
 
     paths, settings = payload.pop("paths"), Settings(**payload.pop("settings"))
-    importlib.import_module(f"clip_runc.fs.{module}").run(settings, paths, **payload)
+    name = module if "." in module else f"fs.{module}"
+    importlib.import_module(f"clip_runc.{name}").run(settings, paths, **payload)
 
 
 if __name__ == "__main__":

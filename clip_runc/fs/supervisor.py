@@ -26,12 +26,14 @@ from clip_runc.fs.server_process import ServerProcess
 from clip_runc.fs.state import Process, State
 from clip_runc.linux.files import lock
 from clip_runc.linux.mount import unmount
-from clip_runc.linux.processes import in_child, kill
+from clip_runc.linux.processes import in_child, kill, spawn
 
 log = logging.getLogger("clip_runc.clipd")
 
 _DEATH_SECONDS = 5.0
 _STATUS_SECONDS = 2.0
+# after a start: the container that it is for is made first
+_GC_SECONDS = 1.0
 
 
 class Supervisor:
@@ -47,6 +49,7 @@ class Supervisor:
         self.loop = Loop()
         self._idle = linger.Idleness(settings)
         self._releasing: set[str] = set()
+        self._paths = paths
         self._device = -1
         self._stopping = False
         self._server = ServerProcess(self.loop, log, settings, paths, init=state.init)
@@ -67,6 +70,7 @@ class Supervisor:
         self._server.begin(device, store)
         Clients(self.loop, listener, self._from_client)
         self.loop.every(min(30.0, max(0.5, self._settings.image_linger / 4)), self._sweep)
+        self.loop.later(_GC_SECONDS, self._collect)
 
     def _note(self, role: str, pid: int, device: int) -> None:
         self._state.processes[role] = Process(pid, device=device)
@@ -202,6 +206,21 @@ class Supervisor:
 
     # What time brings.
 
+    def _collect(self) -> None:
+        """Once: what containers left that died when nobody of ours was there, as in a reboot.
+
+        In a process of its own, of a room above this one.
+        """
+        if self._stopping:
+            return
+        argv = start.command("containers.gc", self._settings, self._paths)
+        try:
+            pid = spawn(argv, [], start.environment())
+        except OSError as error:
+            log.warning("gc cannot be started: %s", error)
+            return
+        self.loop.child(pid, lambda code: None)
+
     def _sweep(self) -> None:
         """Unmount and detach what no container has used for a while."""
         names = {*self._state.images, *linger.mounted(self._settings)}
@@ -303,8 +322,13 @@ def run(
 
 
 def _say(pipe: int, text: str) -> None:
-    if pipe >= 0:
+    if pipe < 0:
+        return
+    try:
         os.write(pipe, text.encode())
+    except BrokenPipeError:
+        log.info("whoever started clipd is gone")
+    finally:
         os.close(pipe)
 
 

@@ -16,6 +16,7 @@ from clip_runc.runtime.execute import pass_through
 from clip_runc.runtime.spec import (
     annotations_of,
     apply_all,
+    cgroup_of,
     edits_for,
     label_of,
     namespace_of,
@@ -168,6 +169,7 @@ def _prepare(
         root=root,
         container_id=invocation.id,
         bundle=os.readlink(f"/proc/self/fd/{bundle}"),
+        cgroup=cgroup_of(config.spec),
         command=arguments_of(config.spec),
         namespace=namespace_of(config.spec),
         label=label_of(config.spec),

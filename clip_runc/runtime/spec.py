@@ -83,6 +83,12 @@ def _map_lines(mappings: object) -> str:
     return lines
 
 
+def cgroup_of(spec: dict[str, object]) -> str:
+    """``linux.cgroupsPath``; ``""`` where the runtime is to choose."""
+    path = _object(spec, "linux").get("cgroupsPath")
+    return path if isinstance(path, str) else ""
+
+
 def label_of(spec: dict[str, object]) -> str:
     """``linux.mountLabel``, where the kernel has SELinux; ``""`` otherwise."""
     label = _object(spec, "linux").get("mountLabel")

@@ -80,6 +80,13 @@ def text(data: bytes, wanted: int) -> str:
     return ""
 
 
+def _bytes(data: bytes, wanted: int) -> bytes:
+    """The message in the field ``wanted``."""
+    found = dict(fields(data)).get(wanted, b"")
+    assert isinstance(found, bytes)
+    return found
+
+
 class Cri:
     """The calls a kubelet makes for one pod with the node's network."""
 
@@ -119,10 +126,12 @@ class Cri:
         directory = str(self.logs)
         return message({1: metadata, 3: directory, 7: annotations, 8: linux})
 
-    def run_sandbox(self, name: str, annotations: dict[str, str] | None = None) -> str:
-        """Start a pod in the host's network; its id."""
+    def run_sandbox(
+        self, name: str, annotations: dict[str, str] | None = None, handler: str = "clip"
+    ) -> str:
+        """Start a pod in the host's network; its id.  ``handler`` is a runtime class's."""
         config = self._sandbox_config(name, annotations or {})
-        return text(self.call("RunPodSandbox", message({1: config, 2: "clip"})), 1)
+        return text(self.call("RunPodSandbox", message({1: config, 2: handler})), 1)
 
     def create(
         self,
@@ -131,9 +140,13 @@ class Cri:
         image: str,
         command: list[str],
         annotations: dict[str, str] | None = None,
+        attempt: int = 0,
     ) -> str:
-        """Make a container in the pod; its id.  Its output goes to ``logs/<pod>.log``."""
-        metadata = message({1: "main"})
+        """Make a container in the pod; its id.  Its output goes to ``logs/<pod>.log``.
+
+        ``attempt`` is how often it was restarted.
+        """
+        metadata = message({1: "main", 2: attempt})
         network = message({3: message({1: NODE, 2: 1, 3: 0})})
         config = message(
             {
@@ -165,6 +178,29 @@ class Cri:
         """Standard output of a command in the container."""
         reply = self.call("ExecSync", message({1: container, 2: list(command), 3: 30}))
         return text(reply, 1)
+
+    def execute_code(self, container: str, command: list[str]) -> tuple[int, str, str]:
+        """Exit code, output and errors of a command in the container."""
+        reply = self.call("ExecSync", message({1: container, 2: list(command), 3: 30}))
+        code = dict(fields(reply)).get(3, 0)
+        assert isinstance(code, int)
+        return code, text(reply, 1), text(reply, 2)
+
+    def usage(self, container: str) -> tuple[int, int]:
+        """Nanoseconds of processor time and bytes of memory (``ContainerStats``)."""
+        reply = self.call("ContainerStats", message({1: container}))
+        stats = dict(fields(_bytes(reply, 1)))
+        found = []
+        for number in (2, 3):  # CpuUsage and MemoryUsage: their second field is a UInt64Value
+            usage = stats.get(number, b"")
+            assert isinstance(usage, bytes)
+            value = dict(fields(_bytes(usage, 2))).get(1, 0)
+            assert isinstance(value, int)
+            found.append(value)
+        return found[0], found[1]
+
+    def stop(self, container: str, seconds: int = 1) -> None:
+        self.call("StopContainer", message({1: container, 2: seconds}))
 
     def remove(self, container: str) -> None:
         self.call("StopContainer", message({1: container, 2: 1}))

@@ -39,7 +39,9 @@ CRI_CONFIG = """\
     conf_dir = "{directory}/cni"
   [plugins."io.containerd.grpc.v1.cri".containerd]
     snapshotter = "overlayfs"
-    default_runtime_name = "clip"
+    default_runtime_name = "runc"
+    [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.clip]
       runtime_type = "io.containerd.runc.v2"
       pod_annotations = ["dev.clip-runc.*"]
@@ -145,7 +147,7 @@ class Containerd(Daemon):
     """A containerd of its own; with ``pause`` and ``binary`` also its CRI service.
 
     ``pause`` is the reference of the sandbox image, ``binary`` goes into the ``BinaryName``
-    of its only runtime, ``clip``.
+    of the runtime ``clip``; the default is runc.
     """
 
     def __init__(

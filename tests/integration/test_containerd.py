@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -159,6 +159,73 @@ def test_pod_of_an_image_that_is_indexed(
     kubelet.remove(container)
     kubelet.remove_sandbox(sandbox)
     assert clip.containers_left() == []
+
+
+def _log(kubelet: Cri, pod: str) -> list[str]:
+    """What the container wrote, stream and text, as the kubelet reads it."""
+    lines = (kubelet.logs / f"{pod}.log").read_text().splitlines()
+    return [" ".join(line.split(" ", 3)[1::2]) for line in lines]
+
+
+def _until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def test_a_pod_from_its_start_to_its_end(
+    kubelet: Cri, node: Containerd, clip: ClipMachine, debian_ref: str, plain_ref: str
+) -> None:
+    """run, exec, logs, stats, stop, restart, kill, remove, with clip-runc as a named handler."""
+    clip.index(debian_ref)
+    kubelet.pull(plain_ref)
+    sandbox = kubelet.run_sandbox("life", handler="clip")
+    script = "echo up; echo err >&2; trap 'exit 5' TERM; while :; do sleep 0.05; done"
+    arguments = (sandbox, "life", plain_ref, ["/bin/sh", "-c", script])
+    lazy = {"dev.clip-runc.image": debian_ref}
+
+    container = kubelet.create(*arguments, lazy)
+    assert kubelet.exited(container) is None
+    kubelet.start(container)
+    _until(lambda: sorted(_log(kubelet, "life")) == ["stderr err", "stdout up"])
+    assert kubelet.execute_code(container, ["/usr/local/bin/hello"])[0] == 0
+    code = kubelet.execute_code(container, ["sh", "-c", "echo out; echo bad >&2; exit 7"])
+    assert code == (7, "out\n", "bad\n")
+    _until(lambda: min(kubelet.usage(container)) > 0)
+    kubelet.stop(container, 30)
+    assert kubelet.exited(container) == 5
+    kubelet.remove(container)
+    assert clip.containers_left() == []
+
+    again = kubelet.create(*arguments, lazy, attempt=1)
+    kubelet.start(again)
+    _until(lambda: _log(kubelet, "life").count("stdout up") == 2)
+    assert kubelet.execute(again, ["cat", "/etc/debian_version"]).startswith("12")
+    assert node.ctr("--namespace", "k8s.io", "task", "kill", "-s", "9", again).returncode == 0
+    _until(lambda: kubelet.exited(again) is not None)
+    assert kubelet.exited(again) == 137
+    kubelet.remove(again)
+    kubelet.remove_sandbox(sandbox)
+    assert clip.containers_left() == []
+    assert not _shims_mounts(node)
+
+
+def test_the_default_handler_is_not_ours(
+    kubelet: Cri, node: Containerd, clip: ClipMachine, debian_ref: str, plain_ref: str
+) -> None:
+    """A pod without the runtime class: runc itself, whatever its annotations say."""
+    clip.index(debian_ref)
+    kubelet.pull(plain_ref)
+    sandbox = kubelet.run_sandbox("other", handler="")
+    container = kubelet.create(
+        sandbox, "other", plain_ref, ["cat", "/srv/data/a"], {"dev.clip-runc.image": debian_ref}
+    )
+    kubelet.start(container)
+    assert _output(kubelet, container, "other") == "one\n"
+    assert not mounts_below(clip.run_dir)
+    kubelet.remove(container)
+    kubelet.remove_sandbox(sandbox)
 
 
 def test_config_toml_of_the_readme_is_the_one_tested() -> None:

@@ -156,6 +156,18 @@ def test_a_symlink_out_of_the_bundle(
     assert os.listdir(path) == ["config.json"]
 
 
+def test_what_a_killed_rewriting_left_in_the_bundle_goes_with_the_container(
+    settings: Settings, state: State, path: Path, fd: int
+) -> None:
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    dead = (1 << 22) + 1  # beyond the largest pid
+    for name in (f".config.json.{dead}.clip", ".config.json.mine.clip", ".config.json.1.clip"):
+        (path / name).touch()
+    bundle.restore(settings, state)
+    left = sorted(os.listdir(path))
+    assert left == [".config.json.1.clip", ".config.json.mine.clip", "config.json"]
+
+
 def test_annotations_of_ours_are_taken_out(
     settings: Settings, state: State, path: Path, fd: int
 ) -> None:

@@ -15,6 +15,7 @@ from clip_runc.runtime.edits.root_path import RootPath
 from clip_runc.runtime.spec import (
     annotations_of,
     apply_all,
+    cgroup_of,
     edits_for,
     label_of,
     namespace_of,
@@ -142,6 +143,11 @@ def test_the_user_namespace_of_a_container() -> None:
 def test_no_user_namespace_that_is_ours_to_care_for(spec: dict[str, object]) -> None:
     """None, our own, or one whose maps runc refuses."""
     assert namespace_of(spec) is None
+
+
+def test_the_cgroup_of_a_container() -> None:
+    assert cgroup_of({"linux": {"cgroupsPath": "/a/b"}}) == "/a/b"
+    assert cgroup_of({"linux": {"cgroupsPath": 1}}) == cgroup_of({}) == ""
 
 
 def test_the_label_where_there_is_selinux(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
