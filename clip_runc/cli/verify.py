@@ -39,7 +39,7 @@ def command(
         found = _differences(settings, path, checkpoint_mib, quiet=as_json)
         checks += [Check(False, f"made again, it differs: {line}") for line in found]
         if not found:
-            checks.append(Check(True, "made again from the registry, it is the same bytes"))
+            checks.append(Check(True, "made again from the registry, it is the same"))
     if as_json:
         emit_json([{"ok": check.ok, "text": check.text} for check in checks])
     else:

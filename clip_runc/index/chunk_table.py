@@ -10,6 +10,9 @@ from clip_runc.index.model import Chunk
 
 _RECORD = struct.Struct("<QIQIQIBxH32sI4x")
 RECORD_SIZE = _RECORD.size
+_WINDOW = range(24, 36)
+"""The bytes of a record that are the window's place."""
+
 MAX_CHUNKS = 1 << 18
 """Chunks in one index: 512 GiB of layers at 2 MiB, and 120 MB of memory."""
 
@@ -32,6 +35,14 @@ def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
         )
         for chunk in chunks
     )
+
+
+def without_windows(table: bytes) -> bytes:
+    """The same table with the places of all windows zeroed: those depend on who compressed them."""
+    out = bytearray(table)
+    for place in range(_WINDOW.start, _WINDOW.stop):
+        out[place::RECORD_SIZE] = bytes(len(out) // RECORD_SIZE)
+    return bytes(out)
 
 
 def unpack_chunks(table: bytes | memoryview) -> tuple[Chunk, ...]:

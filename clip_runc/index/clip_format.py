@@ -118,12 +118,34 @@ def _check_sections(sections: list[Section], file_size: int) -> None:
 
 def decode_section(section: Section, stored: bytes) -> bytes:
     """The uncompressed bytes of a section, checked; raises ``IndexFormatError``."""
-    what = section.name.decode()
-    if len(stored) != section.length or hashlib.sha256(stored).digest() != section.sha256:
-        raise IndexFormatError(f"section {what} of a .clip file is damaged")
+    _compare(section, stored)
     if section.codec == RAW:
         return stored
-    return bounded_zstd(stored, section.raw_length, f"section {what}")
+    return bounded_zstd(stored, section.raw_length, f"section {section.name.decode()}")
+
+
+def _compare(section: Section, stored: bytes) -> None:
+    if len(stored) != section.length or hashlib.sha256(stored).digest() != section.sha256:
+        raise IndexFormatError(f"section {section.name.decode()} of a .clip file is damaged")
+
+
+def raw_digest(section: Section, stored: bytes) -> bytes:
+    """SHA-256 of what ``decode_section`` gives, in little memory; raises ``IndexFormatError``."""
+    _compare(section, stored)
+    if section.codec == RAW:
+        return section.sha256
+    what = section.name.decode()
+    digest, left = hashlib.sha256(), section.raw_length
+    try:
+        with zstandard.ZstdDecompressor().stream_reader(stored) as reader:
+            while left >= 0 and (piece := reader.read(MIB)):
+                digest.update(piece)
+                left -= len(piece)
+    except zstandard.ZstdError as error:
+        raise IndexFormatError(f"section {what} of a .clip file: {error}") from None
+    if left:
+        raise IndexFormatError(f"section {what} of a .clip file has two lengths")
+    return digest.digest()
 
 
 def bounded_zstd(stored: bytes, size: int, what: str) -> bytes:

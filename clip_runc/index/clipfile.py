@@ -17,6 +17,7 @@ import zstandard
 
 from clip_runc.errors import IndexFormatError
 from clip_runc.index import clip_format as fmt
+from clip_runc.index.chunk_table import without_windows
 from clip_runc.index.clip_layers import (
     LayerParts,
     pack_layers,
@@ -109,11 +110,17 @@ class ClipFile:
     @property
     def content_digest(self) -> str:
         """A digest of what the container sees: the same for an image wherever it was fetched,
-        whatever was recorded of it.
+        whatever was recorded of it, whichever zstd compressed the index.
+
+        Windows are not in it: a wrong one is found by the SHA-256 of its chunk, which is.
         """
-        rows = [row for name, row in self._sections.items() if name not in (b"SRCE", b"PREF")]
-        plain = repr([(row.name, row.codec, row.raw_length, row.sha256) for row in rows])
-        return "sha256:" + hashlib.sha256(plain.encode()).hexdigest()
+        digest = hashlib.sha256()
+        for name in (b"MANI", b"CONF", b"PLAT", b"LAYR", b"EROF"):
+            section = self._sections[name]
+            stored = self._read(section.offset, section.length)
+            digest.update(name + fmt.raw_digest(section, stored))
+        digest.update(b"CHNK" + hashlib.sha256(without_windows(self._section(b"CHNK"))).digest())
+        return f"sha256:{digest.hexdigest()}"
 
     def write_with_source(self, out: BinaryIO, source: str) -> None:
         """Write the same index to ``out`` for data that are to come from ``source``.

@@ -106,8 +106,18 @@ def test_content_digest_leaves_the_source_and_what_was_recorded_out():
         assert one.content_digest == two.content_digest
     with opened(clip_bytes()) as one, opened(clip_bytes(prefetch=[listed(0, 1, 2)])) as two:
         assert one.content_digest == two.content_digest
-    with opened(clip_bytes(platform="linux/arm64")) as three:
-        assert three.content_digest != one.content_digest
+    for change in ({"platform": "linux/arm64"}, {"erofs": b"another image"}, {"layers": []}):
+        with opened(clip_bytes()) as one, opened(clip_bytes(**change)) as two:
+            assert one.content_digest != two.content_digest
+
+
+def test_the_content_digest_checks_what_it_reads():
+    data = bytearray(clip_bytes())
+    with opened(data) as clip:
+        place = clip._sections[b"EROF"].offset
+    data[place + 9] ^= 1
+    with opened(data) as clip, pytest.raises(IndexFormatError, match="EROF"):
+        _ = clip.content_digest
 
 
 def test_an_index_with_other_prefetch_lists_is_as_if_written_with_them():
