@@ -60,6 +60,7 @@ def _summary(fd: int, file_size: int) -> dict[str, Any]:
         "size": file_size,
         "compressed": compressed,
         "share": file_size / compressed if compressed else 0.0,
+        "parts": clip.parts,
         "raw": sum(layer.raw_size for layer in clip.layers),
         "inodes": stats.inodes,
         "files": stats.files,
@@ -102,6 +103,7 @@ def _list_line(one: dict[str, Any]) -> str:
 def _show(path: str, summary: dict[str, Any]) -> None:
     rows = [
         ("index", f"{path} ({size(summary['size'])}, {summary['share']:.2%} of the layers)"),
+        ("parts", ", ".join(f"{name} {size(n)}" for name, n in summary["parts"].items())),
         ("source", f"{summary['source']}@{summary['digest']}"),
         ("platform", summary["platform"]),
         ("content", summary["content_digest"]),

@@ -91,6 +91,19 @@ class ClipFile:
         """The image config, raw JSON."""
         return self._section(b"CONF")
 
+    @property
+    def parts(self) -> dict[str, int]:
+        """Bytes that each part takes in the file, in order of the sections."""
+        names = {
+            "documents": (b"MANI", b"CONF", b"PLAT", b"SRCE"),
+            "chunks": (b"LAYR", b"CHNK"),
+            "windows": (b"WIND",),
+            "tree": (b"EROF",),
+            "prefetch": (b"PREF",),
+        }
+        sizes = {key: sum(self._sections[x].length for x in row) for key, row in names.items()}
+        return {"header": fmt.TABLE_SIZE, **sizes}
+
     def window(self, layer: int, chunk: int) -> bytes:
         """The dictionary that ``chunk`` starts from, at most 32 KiB; ``b""`` for none."""
         offset, length = self.layers[layer].chunks[chunk].window

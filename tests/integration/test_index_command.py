@@ -41,8 +41,14 @@ def test_inspect_names_layers_and_source(
     assert seen["source"] == busybox_ref.rpartition(":")[0]
     assert [one["digest"] for one in seen["layers"]] == [x.digest for x in busybox_image.layers]
     assert [one["diff_id"] for one in seen["layers"]] == [x.diff_id for x in busybox_image.layers]
+    assert sum(seen["parts"].values()) == seen["size"] == clip.index(busybox_ref).stat().st_size
+    assert seen["share"] == seen["size"] / sum(x.size for x in busybox_image.layers)
+    assert seen["platform"].startswith("linux/")
+    assert seen["prefetch"] == []
     people = clip.ctl("inspect", busybox_ref, check=True).stdout
     assert busybox_image.digest in people
+    for word in (f"{seen['share']:.2%} of the layers", "windows ", "tree ", "no list", "linux/"):
+        assert word in people
 
 
 def test_ls_shows_the_flattened_tree(clip: ClipMachine, busybox_ref: str) -> None:

@@ -111,6 +111,13 @@ def test_content_digest_leaves_the_source_and_what_was_recorded_out():
             assert one.content_digest != two.content_digest
 
 
+def test_the_parts_make_the_file():
+    data = clip_bytes()
+    with opened(data) as clip:
+        assert sum(clip.parts.values()) == len(data)
+        assert clip.parts["windows"] == len(WINDOW)
+
+
 def test_the_content_digest_checks_what_it_reads():
     data = bytearray(clip_bytes())
     with opened(data) as clip:
