@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import resource
 import shutil
 import stat
@@ -14,6 +15,8 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from isal import isal_zlib
 
 from bench.torch_image import CACHE, torch_image
 from clip_runc.config import Settings
@@ -29,6 +32,7 @@ from tests.integration.image_maker import Image
 from tests.integration.pushing import push
 
 PORT = 5148
+ROUNDS = int(os.environ.get("CLIP_BENCH_ROUNDS", "1"))
 WORK = CACHE / "index"
 DEBIAN = CACHE / "debian"
 
@@ -75,6 +79,16 @@ def _gzip_sum(path: Path) -> None:
         subprocess.run(["sha256sum"], stdin=gzip.stdout, check=True, stdout=subprocess.DEVNULL)
 
 
+def one_thread(path: str) -> float:
+    """Seconds of ISA-L and one SHA-256 of what it gives, in one thread: what issue 4 compares."""
+    begin = time.monotonic()
+    decoder, digest = isal_zlib.decompressobj(31), hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 18):
+            digest.update(decoder.decompress(piece))
+    return time.monotonic() - begin
+
+
 def index(reference: str, output: str) -> None:
     """Index a reference with nothing known before."""
     settings = Settings(state_dir=str(WORK / "state"), run_dir=str(WORK / "run"))
@@ -99,16 +113,20 @@ def whole_image(name: str, image: Image, share: float) -> None:
             with layer.path.open("rb") as file:
                 while file.read(1 << 22):
                     continue
-        found = isolated("index", reference, output)
-        beside = plain(image)
+        # in turns: the machine may have other things to do
+        rounds = [(isolated("index", reference, output), plain(image)) for _ in range(ROUNDS)]
+        thread = sum(isolated("one_thread", layer.path)["seconds"] for layer in image.layers)
     finally:
         daemon.stop()
-    ratio = found["seconds"] / beside
+    ratio, found, beside = sorted(
+        ((found["seconds"] / other, found, other) for found, other in rounds), key=lambda x: x[0]
+    )[len(rounds) // 2]
     compressed = sum(layer.size for layer in image.layers)
     size = output.stat().st_size / compressed
     print(f"{name}: {len(image.layers)} layers, {compressed / 1e6:.0f} MB compressed")
     row("  gzip -dc | sha256sum", f"{beside:.1f} s", "(to compare with)", True)
     row("  indexing", f"{found['seconds']:.1f} s", "(the quotient)", True)
+    row("  ISA-L and one SHA-256 in a thread / gzip…", f"{thread / beside:.2f}", "(0.29)", True)
     row("  indexing / gzip -dc | sha256sum", f"{ratio:.2f}", "0.30", ratio <= 0.3)
     row("  index / compressed layers", f"{size:.3%}", f"{share:.1%}", size <= share)
     row("  peak memory of indexing", f"{found['mb']:.0f} MB", "300 MB", found["mb"] <= 300)
