@@ -27,8 +27,8 @@ from clip_runc.config import load
 @click.option(
     "--published/--full",
     default=False,
-    help="Fetch only the tables of contents of eStargz and zstd:chunked layers, or every layer "
-    "(the default).",
+    help="Fetch only the tables of contents that others published (eStargz, zstd:chunked, SOCI), "
+    "or every layer (the default).",
 )
 @click.option("--no-store", is_flag=True, help="Do not keep the index in the index store.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -50,7 +50,8 @@ def command(
 
     With --published an image whose layers carry tables of contents is indexed by these, in a few
     requests; the digests of its files and chunks are believed as the manifest names that of the
-    table. Layers without one are read whole, and that is said.
+    table. A SOCI index that only refers to the image is believed where trusted_registries has its
+    repository. Layers without a table are read whole, and that is said.
     """
     from clip_runc.images.make import index_image
 

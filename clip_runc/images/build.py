@@ -7,7 +7,7 @@ comes from anywhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import BinaryIO, Protocol
 
@@ -27,10 +27,6 @@ Progress = Callable[[str, int, int], None]
 """``progress(layer digest, bytes received, bytes in all)``; called from other threads too."""
 
 
-class _Streams(Ranges, Protocol):
-    def stream(self, digest: str, size: int, start: int = 0) -> Iterator[bytes]: ...
-
-
 class _Named(Protocol):
     @property
     def name(self) -> str: ...
@@ -42,7 +38,7 @@ class Image(Protocol):
     @property
     def reference(self) -> _Named: ...
     @property
-    def registry(self) -> _Streams: ...
+    def registry(self) -> Ranges: ...
     @property
     def manifest(self) -> bytes: ...
     @property
@@ -80,21 +76,22 @@ def build_index(
     progress: Progress | None = None,
     layer_size_limit: int = LAYER_SIZE_LIMIT,
     published: bool = False,
+    referrers: bool = False,
 ) -> BuildResult:
     """Index the image ``source`` and write the ``.clip`` file to ``out``.
 
     ``cache_fd`` is a directory for indexed layers.  ``keep`` gets the uncompressed bytes of the
     layers that are fetched (not of cached ones).  ``layer_size_limit``: uncompressed bytes that no
     layer may exceed.  ``published``: a table of contents that the manifest vouches for is fetched
-    instead of its layer.  The same image and arguments give the same bytes.  Raises
-    ``DigestMismatch``, ``LayerFormatError``, ``RegistryError``, ``StoreError``.
+    instead of its layer, with ``referrers`` also one that only refers to the image.  The same image
+    and arguments give the same bytes.  Raises ``DigestMismatch``, ``LayerFormatError``,
+    ``RegistryError``, ``StoreError``.
     """
     started = time.monotonic()
     build = _Build(source, cache_fd, checkpoint_mib, keep, progress, layer_size_limit)
     if published:
-        build.tables = Tables(
-            source.manifest, source.registry, layer_size_limit, build.warnings.append
-        )
+        warn = build.warnings.append
+        build.tables = Tables(source, layer_size_limit, warn, referrers=referrers)
     indexes = build.layers()
     root = flatten([index.entries for index in indexes])
     sizes = [index.layer.raw_size for index in indexes]

@@ -59,6 +59,7 @@ def _preload() -> None:
 
     import clip_runc.images.build
     import clip_runc.images.source
+    import clip_runc.images.trust
     import clip_runc.linux.files
     import clip_runc.linux.privileges
     import clip_runc.store.adopt  # noqa: F401
@@ -94,6 +95,7 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
 
     from clip_runc.images.build import build_index
     from clip_runc.images.source import Access
+    from clip_runc.images.trust import trusted
     from clip_runc.linux.files import boot_id
     from clip_runc.registry.credentials import Credentials
     from clip_runc.registry.reference import Reference
@@ -121,6 +123,7 @@ def _work(settings: Settings, request: dict[str, Any], send: int) -> dict[str, o
             keep=keep,
             progress=_sender(send),
             published=request["published"],
+            referrers=trusted(settings, named.name),
         )
     return {
         "digest": result.manifest_digest,

@@ -36,7 +36,7 @@ TEXT_MAX = 64 << 20
 JOIN_MAX = 4 << 20
 """A file of several pieces and no more bytes than this is one chunk, by the digest of the whole."""
 
-_TYPES = {
+TYPES = {
     "reg": tar_header.REGULAR,
     "dir": tar_header.DIRECTORY,
     "symlink": tar_header.SYMLINK,
@@ -137,7 +137,7 @@ def _files(rows: Sequence[Any], found: Members) -> Iterator[_File]:
 
 def _member(row: dict[str, Any], found: Members) -> _File | None:
     """Note what the entry says; the file that it begins, if it has data."""
-    kind = _TYPES.get(_text(row, "type"))
+    kind = TYPES.get(_text(row, "type"))
     if kind is None:
         raise LayerFormatError(f"a table of contents with an entry of type {row.get('type')!r:.40}")
     size = _number(row, "size") if kind == tar_header.REGULAR else 0

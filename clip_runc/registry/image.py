@@ -128,7 +128,7 @@ def choose(data: bytes, platform: str | None, what: str) -> tuple[Descriptor, st
     nested: list[Descriptor] = []
     offered: list[str] = []
     for number, entry in enumerate(parse_json(data, what)["manifests"]):
-        if not isinstance(entry, dict) or _is_attestation(entry):
+        if not isinstance(entry, dict) or _is_no_image(entry):
             continue
         named = platforms.of_json(entry.get("platform"))
         if named is None:
@@ -155,9 +155,12 @@ def no_such_platform(what: str, wanted: str, offered: list[str]) -> NotFound:
     )
 
 
-def _is_attestation(entry: dict[str, Any]) -> bool:
+def _is_no_image(entry: dict[str, Any]) -> bool:
+    """What others put beside images: BuildKit's attestations, and artifacts (a SOCI index)."""
     annotations = entry.get("annotations")
-    return isinstance(annotations, dict) and _ATTESTATION in annotations
+    if isinstance(annotations, dict) and _ATTESTATION in annotations:
+        return True
+    return entry.get("artifactType", OCI_CONFIG) not in (OCI_CONFIG, DOCKER_CONFIG)
 
 
 def descriptor(value: object, what: str) -> Descriptor:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -144,7 +145,8 @@ def test_a_registry_that_breaks_down_at_the_table(settings: Settings, tmp_path: 
     layer = published("estargz", FILES)
     manifest = json.dumps({"layers": [{"annotations": layer.annotations}]}).encode()
     warnings: list[str] = []
-    tables = Tables(manifest, Broken(), 1 << 30, warnings.append)
+    image = SimpleNamespace(manifest=manifest, manifest_digest=digest(manifest), registry=Broken())
+    tables = Tables(image, 1 << 30, warnings.append)
     (blob,) = blobs.source_of((layer.stream, layer.blob, "+gzip")).layers
     assert tables.layer(0, blob, layer.diff_id) is None
     assert warnings == [f"layer {blob.digest} is read whole: no ranges today"]

@@ -98,6 +98,12 @@ def test_attestations_are_skipped() -> None:
     assert (chosen.digest, named) == (f"sha256:{2:064x}", "linux/amd64")
 
 
+def test_artifacts_beside_images_are_skipped() -> None:
+    soci = entry(0, "linux/amd64") | {"artifactType": "application/vnd.amazon.soci.index.v2+json"}
+    named_so = entry(1, "linux/amd64") | {"artifactType": image.OCI_CONFIG}
+    assert image.choose(index(soci, named_so), "amd64", "x")[0].digest == f"sha256:{1:064x}"
+
+
 def test_an_entry_without_platform_is_the_last_resort() -> None:
     chosen, named = image.choose(index(ENTRY, entry(1, "linux/arm64")), "linux/amd64", "x")
     assert (chosen.digest, named) == (ENTRY["digest"], "")
