@@ -24,7 +24,9 @@ def handle(invocation: Invocation, real: str, launcher: str) -> None:
 
     What is ours and fails ends the process as runc would, with status 1.
     """
-    if not in_first_user_namespace():
+    if os.geteuid() != 0 or not in_first_user_namespace():
+        if invocation.command != "delete":
+            _warn(invocation)
         return
     try:
         root = root_of(invocation, real)
@@ -34,6 +36,32 @@ def handle(invocation: Invocation, real: str, launcher: str) -> None:
         _delete(invocation, root)
     else:
         _create(invocation, real, root, launcher)
+
+
+def _warn(invocation: Invocation) -> None:
+    """Say that an image of ours is not used where its bundle asks for it: we cannot mount here."""
+    try:
+        fd = os.open(f"{invocation.bundle}/config.json", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        data = os.read(fd, 16 << 20)
+    except OSError:
+        return
+    finally:
+        os.close(fd)
+    from clip_runc.config import ANNOTATION_IMAGE, ANNOTATION_INDEX
+    from clip_runc.images import lean
+
+    try:
+        annotations = lean.loads_object(data).get("annotations")
+    except ValueError:
+        return  # the runtime says so
+    for name in (ANNOTATION_INDEX, ANNOTATION_IMAGE):
+        if isinstance(annotations, dict) and name in annotations:
+            why = "only root of the first user namespace can mount images"
+            log(invocation, "warning", f"clip-runc: not lazy: annotation {name}: {why}")
+            return
 
 
 def _delete(invocation: Invocation, root: str) -> None:

@@ -119,6 +119,7 @@ class Suite:
         """Each test's result by name, and what was printed."""
         path = f"{self.programs}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
         temporary = Path(tempfile.mkdtemp(dir=self.scratch))
+        temporary.chmod(0o755)
         command = [
             "timeout",
             "--foreground",

@@ -186,6 +186,22 @@ def test_a_named_image_that_passes_is_warned_of(
     assert machine.clean()
 
 
+@pytest.mark.parametrize("text", ['{"annotations": {"dev.clip-runc.image": "x/y"}}', "{}", "["])
+def test_another_user_namespace_passes_with_a_warning(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(lifecycle, "log", lambda *given: said.append(given[2]))
+    monkeypatch.setattr(lifecycle, "in_first_user_namespace", lambda: False)
+    machine.config.write_text(text)
+    for command in ("create", "run", "delete"):
+        lifecycle.handle(machine.invocation(command), "/real", "")
+    machine.config.unlink()
+    lifecycle.handle(machine.invocation(), "/real", "")
+    assert len(said) == (2 if "image" in text else 0)
+    assert all(line.startswith("clip-runc: not lazy: annotation dev.clip-runc.") for line in said)
+
+
 @pytest.mark.parametrize("explicit", [True, False])
 def test_a_bundle_that_cannot_be_written(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, explicit: bool
