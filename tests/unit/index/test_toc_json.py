@@ -14,6 +14,7 @@ from clip_runc.errors import DigestMismatch, IndexFormatError, LayerFormatError
 from clip_runc.index import estargz, toc_json, zstd_chunked
 from clip_runc.index.clip_layers import check_chunks
 from clip_runc.index.inflate import inflate_chunk
+from clip_runc.index.members import clean_path
 from clip_runc.index.model import ESTARGZ, ZSTD_CHUNKED, Layer
 from clip_runc.index.tar import TarScanner
 from clip_runc.index.toc_json import Contents, rfc3339
@@ -22,7 +23,7 @@ from tests.unit.index.published_layers import FLAVOURS, Published, member, publi
 DATA = st.one_of(
     st.binary(max_size=3000), st.integers(1, 5).map(lambda n: b"0123456789abcdef" * 32 * n)
 )
-NAMES = st.text("abc/.é", min_size=1, max_size=12).filter(lambda name: name.strip("./"))
+NAMES = st.text("abc/.é", min_size=1, max_size=12).filter(lambda name: clean_path(name.encode()))
 XATTRS = st.dictionaries(
     st.sampled_from(["user.a", "security.capability", "trusted.overlay.opaque", "odd"]),
     st.binary(min_size=1, max_size=40).filter(lambda value: b"\0" not in value),
