@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from clip_runc.errors import ClipError, DigestMismatch, LayerFormatError, StoreError
 
 _PIECE = 1 << 20
-BEHIND = 4 << 20
+BEHIND = 8 << 20
 """Bytes before the furthest read that can be read again, if nobody wants more."""
 
 AHEAD = 2 << 20

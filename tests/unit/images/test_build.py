@@ -119,7 +119,8 @@ def test_other_codecs(suffix, encode, codec, least):
         assert read_back(clip, 0, blob) == TAR
 
 
-def test_what_cannot_be_entered_is_fetched_again_as_a_stream():
+def test_what_cannot_be_entered_is_fetched_again_as_a_stream(monkeypatch):
+    monkeypatch.setattr("clip_runc.images.spool.BEHIND", 4 << 20)
     blob = gzip.compress(TAR, 1) + bytes(512)
     source = blobs.source_of((TAR, blob, "+gzip"))
     result, _ = build(source)
@@ -361,6 +362,7 @@ def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(cache, monkeypatch
     monkeypatch.setattr("clip_runc.images.spool._PIECE", 77_777)
     monkeypatch.setattr("clip_runc.images.gzip_source._READ", 300_007)
     monkeypatch.setattr("clip_runc.images.gzip_source._ASK_EVERY", 3)
+    monkeypatch.setattr("clip_runc.images.gzip_source._FORGET", 2_000_000)
     monkeypatch.setattr("clip_runc.images.layer_scan._QUEUE", 1)
     stop = threading.Event()
     busy = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])

@@ -91,7 +91,7 @@ def test_what_lies_near_can_be_read_again():
         assert file.read() == data
         place = len(data) - BEHIND + 1000
         file.seek(place)
-        assert file.read(5_000_000) == data[place:]
+        assert file.read() == data[place:]
         assert spool.read_at(0, 10) == b"", "that was let go"
         spool.check()
 
