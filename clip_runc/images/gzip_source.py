@@ -5,12 +5,15 @@ with two cores the other one is needed for hashing.  Larger chunks cost less tim
 
 rapidgzip holds some 25 chunks, uncompressed, which we never go back to: 600 MB where zeros are
 compressed well.  Joining its threads makes it forget them, and nothing else: block offsets and
-index stay.  The only importer of rapidgzip.
+index stay.  But then it takes the size in the footer of a member that it was in for wrong: a
+layer of many members (eStargz, bgzip) is decoded without forgetting.  The only importer of
+rapidgzip.
 """
 
 from __future__ import annotations
 
 import io
+import zlib
 from collections import deque
 from collections.abc import Generator
 
@@ -56,14 +59,25 @@ def gzip_pieces(spool: Spool, checkpoint_mib: int, buffers: Buffers) -> Pieces:
     nothing can.
     """
     try:
+        forget = 0 if _many_members(spool.read_at(0, _READ)) else _FORGET
         with rapidgzip.RapidgzipFile(spool.file(), parallelization=1, chunk_size=_CHUNK) as file:
-            return (yield from _decode(file, Cutter(checkpoint_mib * MIB), buffers))
+            return (yield from _decode(file, Cutter(checkpoint_mib * MIB), buffers, forget))
     except (RuntimeError, ValueError, IndexError, OSError, MemoryError) as error:
         # C++ exceptions, as Cython translates them
         raise LayerFormatError(f"gzip: {str(error)[:200]}") from None
 
 
-def _decode(file: rapidgzip.RapidgzipFile, cutter: Cutter, buffers: Buffers) -> Pieces:
+def _many_members(head: bytes) -> bool:
+    """Whether a member ends in the first bytes of the blob."""
+    inflater = zlib.decompressobj(31)
+    try:
+        inflater.decompress(head, 64 * MIB)
+    except zlib.error:
+        return False  # rapidgzip will say what is wrong
+    return inflater.eof and bool(inflater.unused_data)
+
+
+def _decode(file: rapidgzip.RapidgzipFile, cutter: Cutter, buffers: Buffers, forget: int) -> Pieces:
     held: deque[memoryview] = deque()
     start = end = reads = forgotten = 0
     while True:
@@ -73,7 +87,7 @@ def _decode(file: rapidgzip.RapidgzipFile, cutter: Cutter, buffers: Buffers) -> 
             break
         held.append(memoryview(buffer)[:count])
         end += count
-        if end - forgotten >= _FORGET:
+        if forget and end - forgotten >= forget:
             file.join_threads()
             forgotten = end
         reads += 1

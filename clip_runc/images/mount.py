@@ -283,14 +283,17 @@ def _mount_on_files(meta: str, paths: Sequence[str], target: str) -> None:
 
 
 def _mount_on_loops(meta: str, paths: Sequence[str], target: str) -> None:
-    """The devices free themselves when the mount goes: they are made with autoclear."""
-    from clip_runc.linux.loop import attach
+    """The devices free themselves when the last mount goes: they are made with autoclear.
+
+    A layer that another image has in use comes from the same device.
+    """
+    from clip_runc.linux.loop import attach, share
     from clip_runc.linux.mount import mount_erofs
 
     devices = []
     try:
-        for path in (meta, *paths):
-            devices.append(attach(path))
+        devices.append(attach(meta))
+        devices.extend(map(share, paths))
         mount_erofs(devices[0].path, [device.path for device in devices[1:]], target)
     finally:
         for device in devices:

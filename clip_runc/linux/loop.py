@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 # include/uapi/linux/loop.h
-_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
+_LOOP_CTL_GET_FREE, _LOOP_CONFIGURE, _LOOP_GET_STATUS64 = 0x4C82, 0x4C0A, 0x4C05
 _LO_FLAGS_READ_ONLY, _LO_FLAGS_AUTOCLEAR, _LO_FLAGS_DIRECT_IO = 1, 4, 16
 # struct loop_config: fd, block_size, struct loop_info64 {lo_device, lo_inode, lo_rdevice,
 # lo_offset, lo_sizelimit, lo_number, lo_encrypt_type, lo_encrypt_key_size, lo_flags,
 # lo_file_name, lo_crypt_name, lo_encrypt_key, lo_init}, reserved
 _CONFIG = struct.Struct("=II5Q4I64s64s32s2Q64x")
+_INFO = struct.Struct("=5Q4I64s64s32s2Q")
+_DEVICES = "/sys/block"
 _ATTEMPTS = 64
 _BLOCK_SIZE = 512
 
@@ -72,6 +74,55 @@ def attach(path: str, *, direct_io: bool = False) -> LoopDevice:
         os.close(backing)
 
 
+def share(path: str) -> LoopDevice:
+    """A device over the file ``path`` that is there already, made by ``attach``, or a new one.
+
+    EROFS opens further devices with its own type as holder, so any number of its mounts may have
+    one (the first device, with the metadata, belongs to one mount).  Raises ``MountFailed``.
+    """
+    try:
+        found = os.stat(path)
+        names = sorted(os.listdir(_DEVICES))
+    except OSError:
+        return attach(path)
+    for name in names:
+        if name.startswith("loop") and os.path.exists(f"{_DEVICES}/{name}/loop/backing_file"):
+            device = _is_over(f"/dev/{name}", found)
+            if device is not None:
+                return device
+    return attach(path)
+
+
+def _is_over(device: str, file: os.stat_result) -> LoopDevice | None:
+    """The device, open, if it is over this very file and as ``attach`` makes them.
+
+    What is open is not cleared, so what is seen stays so.
+    """
+    try:
+        fd = os.open(device, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        info = fcntl.ioctl(fd, _LOOP_GET_STATUS64, bytes(_INFO.size))
+    except OSError:
+        os.close(fd)
+        return None
+    number, inode, _, offset, limit, _, _, _, flags, *_ = _INFO.unpack(info)
+    wanted = _LO_FLAGS_READ_ONLY | _LO_FLAGS_AUTOCLEAR
+    same = (os.major(number), os.minor(number), inode) == (
+        os.major(file.st_dev), os.minor(file.st_dev), file.st_ino,
+    )  # fmt: skip
+    if (
+        same
+        and flags & wanted == wanted
+        and not flags & _LO_FLAGS_DIRECT_IO
+        and offset == 0 == limit
+    ):
+        return LoopDevice(device, fd)
+    os.close(fd)
+    return None
+
+
 def _attach(backing: int, name: str, extra: int) -> LoopDevice:
     flags = _LO_FLAGS_READ_ONLY | _LO_FLAGS_AUTOCLEAR | extra
     config = _CONFIG.pack(
@@ -111,5 +162,8 @@ def _failure(path: str, error: OSError) -> MountFailed:
         errno.EPERM: "loop devices need root and access to /dev/loop-control",
         errno.EINVAL: "LOOP_CONFIGURE needs Linux 5.8",
         errno.ENOTTY: "LOOP_CONFIGURE needs Linux 5.8",
+        errno.ENOSPC: "all loop devices are in use (losetup -a), and no more can be made",
+        errno.ENODEV: "the loop module is not loaded (modprobe loop)",
+        errno.ENXIO: "the loop module is not loaded (modprobe loop)",
     }.get(error.errno or 0, "losetup -a shows the devices in use")
     return MountFailed(f"loop device over {path}: {error.strerror}", hint, error.errno or 0)

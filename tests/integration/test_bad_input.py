@@ -144,7 +144,7 @@ def test_failing_create_undoes_everything(clip: ClipMachine, busybox_ref: str) -
     assert done.returncode != 0
     assert "/no/such/program" in done.stderr
     assert (bundle / "config.json").read_bytes() == before
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while clip.containers_left() and time.monotonic() < end:
         time.sleep(0.05)
     assert clip.containers_left() == [], "nobody calls delete for a container that never was"

@@ -59,7 +59,7 @@ class Host:
             os.kill(pid, signal.SIGSTOP)
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while any(map(_alive, pids)) and time.monotonic() < end:
             time.sleep(0.05)
 
@@ -147,4 +147,4 @@ def test_reading_through_a_dead_clipd_is_an_error_and_unmount_is_not(host: Host)
         Path(mount.rootfs_path, "etc/data").read_bytes()
     assert caught.value.errno in (errno.ENOTCONN, errno.EIO, errno.ECONNABORTED)
     mount.unmount()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30

@@ -187,7 +187,7 @@ def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
     """Healed where the keeper saw the supervisor die before its own turn came."""
     served.kill("supervisor", "keeper", "server")
     look = ["ls", served.settings.fuse_dir]
-    done = subprocess.run(look, capture_output=True, text=True, timeout=5, check=False)
+    done = subprocess.run(look, capture_output=True, text=True, timeout=30, check=False)
     dead = ("Transport endpoint is not connected", "Software caused connection abort")
     assert done.returncode == 0 or any(reason in done.stderr for reason in dead)
     with client.ensure_clipd(served.settings) as clipd:
@@ -203,10 +203,10 @@ def test_a_stopped_server_is_replaced(served: Served) -> None:
     started = time.monotonic()
     name, data = next(iter(contents().items()))
     done = subprocess.run(
-        ["sha256sum", served.target / name], capture_output=True, text=True, timeout=20, check=True
+        ["sha256sum", served.target / name], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split()[0] == hashlib.sha256(data).hexdigest()
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 30
     assert not alive(pid)
 
 
@@ -339,7 +339,7 @@ def test_stop_leaves_no_mount_and_no_process(clip: ClipMachine) -> None:
         clipd.status()
         clipd.stop()
     assert [m.target for m in mounts() if m.target.startswith(str(clip.directory))] == []
-    end = time.monotonic() + 2
+    end = time.monotonic() + 30
     while processes_of([str(clip.run_dir)]):
         assert time.monotonic() < end
         time.sleep(0.05)

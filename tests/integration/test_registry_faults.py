@@ -226,13 +226,13 @@ def test_a_read_in_vain_is_an_error_in_time_and_the_next_one_tries_again(
     with pytest.raises(OSError) as caught:
         scene.read("file0")
     assert caught.value.errno == errno.EIO
-    assert time.monotonic() - began < 2 * TIMEOUT + 8  # of the kernel's repeats, too
+    assert time.monotonic() - began < 2 * TIMEOUT + 20  # of the kernel's repeats, too
     log = scene.machine.clipd_log()
     line = next(line for line in log.splitlines() if "ERROR image " in line)
     assert re.search(r"image [0-9a-f]{64}.*layer [0-9a-f]{64}, chunk \d+", line), line
     assert "503" in line, line
     scene.fake.heal()
-    end = time.monotonic() + 15
+    end = time.monotonic() + 40
     while True:  # one may share the fate of a request that was under way
         time.sleep(0.3)
         try:
@@ -245,7 +245,7 @@ def test_a_read_in_vain_is_an_error_in_time_and_the_next_one_tries_again(
 @pytest.mark.parametrize("fault", ["stall", "stall_body"])
 def test_one_blob_that_hangs_holds_up_no_other(staged: Callable[..., Scene], fault: str) -> None:
     scene = staged()
-    scene.fake.fault(fault, 12, times=-1, on=scene.blobs[0])
+    scene.fake.fault(fault, 30, times=-1, on=scene.blobs[0])
     found: list[bool] = []
     stuck = [threading.Thread(target=lambda: found.append(scene.right("file0"))) for _ in range(8)]
     for thread in stuck:
@@ -253,7 +253,7 @@ def test_one_blob_that_hangs_holds_up_no_other(staged: Callable[..., Scene], fau
     time.sleep(0.5)
     began = time.monotonic()
     assert all(scene.right(name) for name in ("file1", "file2", "file3", "file4"))
-    assert time.monotonic() - began < 8
+    assert time.monotonic() - began < 25
     assert not found
     scene.fake.heal()
     scene.fake.stopping.set()  # ends the stalls
@@ -377,9 +377,9 @@ def test_a_container_whose_reads_hang_can_be_deleted(
         assert state_of(pid) in ("D", "S"), "it should be waiting for its data"
         began = time.monotonic()
         clip.runc("delete", "--force", "c1", check=True)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert clip.containers_left() == []
-        end = time.monotonic() + 10
+        end = time.monotonic() + 30
         while state_of(pid) not in ("", "Z", "X"):
             assert time.monotonic() < end, f"{pid} is in state {state_of(pid)}"
             time.sleep(0.1)

@@ -111,7 +111,7 @@ def test_create_start_exec_delete(clip: ClipMachine, busybox_ref: str) -> None:
 
 
 def _wait_stopped(clip: ClipMachine, name: str) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while json.loads(clip.runc("state", name).stdout or '{"status": ""}')["status"] == "running":
         assert time.monotonic() < end
         time.sleep(0.05)

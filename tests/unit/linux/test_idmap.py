@@ -26,12 +26,21 @@ def test_a_namespace_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.Mon
     def refuse(flags: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    children = []
+
+    def fork() -> int:
+        children.append(made := real())
+        return made
+
+    real = os.fork
+    monkeypatch.setattr(os, "fork", fork)
     monkeypatch.setattr(syscalls, "unshare", refuse)
     with pytest.raises(MountFailed, match="cannot be made: No space left") as caught:
         idmap.mount_idmapped(str(tmp_path), str(tmp_path), UserNamespace("0 1 1\n", "0 1 1\n"))
     assert caught.value.errno == errno.ENOSPC
+    (child,) = children
     with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+        os.waitpid(child, os.WNOHANG)
 
 
 def test_a_namespace_that_is_not_there(tmp_path: Path) -> None:

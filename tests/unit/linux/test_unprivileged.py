@@ -68,7 +68,7 @@ LOCK = threading.Lock()
 
 
 def _take_lock() -> bool:
-    return LOCK.acquire(timeout=5)
+    return LOCK.acquire(timeout=20)
 
 
 def test_a_lock_that_another_thread_holds_is_not_inherited() -> None:

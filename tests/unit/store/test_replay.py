@@ -50,7 +50,7 @@ def test_when_it_is_stopped_what_was_not_begun_is_left_out(layer):
     fetcher.gate.clear()
     replay = Replay([Part(reader, n, n) for n in range(0, 40, 2)])
     replay.start()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30
     while not fetcher.running and time.monotonic() < end:
         time.sleep(0.002)
     replay.stop()
