@@ -165,6 +165,24 @@ def connect(settings: Settings) -> Client | None:
         return ensure_clipd(settings) if _is_orphaned(settings) else None
 
 
+def connect_or_wait(settings: Settings, seconds: float = _START_SECONDS) -> Client | None:
+    """As ``connect``, but one that is just coming up is waited for."""
+    from clip_runc.linux.files import lock
+
+    end = time.monotonic() + seconds
+    while True:
+        client = connect(settings)
+        if client is not None or time.monotonic() > end:
+            return client
+        try:
+            with lock(f"{settings.lock_dir}/clipd", wait=False):
+                return connect(settings)  # it may have ended, and another one come up, since
+        except FileNotFoundError:
+            return None
+        except BlockingIOError:
+            time.sleep(0.05)
+
+
 def _is_orphaned(settings: Settings) -> bool:
     path = f"{settings.run_dir}/clipd.json"
     if not os.path.exists(path):

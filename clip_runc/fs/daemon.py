@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import select
 import time
 
 from clip_runc.errors import ServerError
@@ -67,14 +68,18 @@ def make_directories(settings: Settings) -> None:
     make_private_dir(settings.store_dir, 0o700, (owner, owner))
 
 
-def only_one(settings: Settings) -> lock:
+def only_one(settings: Settings, starter: int = -1) -> lock:
     """Be the only supervisor of this run directory, for as long as we live.
 
-    Waits a little for one that is dying.  Raises ``ServerError`` for one that is not.
+    Waits a little for one that is dying.  Raises ``ServerError`` for one that is not, and where
+    the reader of the pipe ``starter`` was killed: else we would come up after somebody's
+    ``clipctl stop``, wanted by nobody.
     """
     held = lock(f"{settings.lock_dir}/clipd", wait=False)
     deadline = time.monotonic() + _LOCK_SECONDS
     while True:
+        if starter >= 0 and _hung_up(starter):
+            raise ServerError("whoever started clipd is gone")
         try:
             return held.__enter__()
         except BlockingIOError:
@@ -83,3 +88,9 @@ def only_one(settings: Settings) -> lock:
                     f"another clipd runs for {settings.run_dir}", "end it with clipctl stop"
                 ) from None
             time.sleep(0.05)
+
+
+def _hung_up(pipe: int) -> bool:
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return bool(poll.poll(0))

@@ -312,7 +312,7 @@ def run(
     if successor >= 0:
         handover.accept(successor)
     try:
-        supervisor = _set_up(settings, paths, device, listener, keeper, keeper_pid)
+        supervisor = _set_up(settings, paths, ready, device, listener, keeper, keeper_pid)
     except ClipError as error:
         _say(ready, f"{error}\n")
         log.error("%s", error)
@@ -335,6 +335,7 @@ def _say(pipe: int, text: str) -> None:
 def _set_up(
     settings: config.Settings,
     paths: list[str],
+    starter: int,
     handed: int,
     listener: int,
     keeper: int,
@@ -343,7 +344,7 @@ def _set_up(
     logs.configure(settings.log_level, as_json=settings.log_format == "json")
     logs.note_events(settings)
     daemon.make_directories(settings)
-    held = daemon.only_one(settings)
+    held = daemon.only_one(settings, starter)
     daemon.settle(log)
     state = State.load(f"{settings.run_dir}/clipd.json")
     device = mounting.recover(settings, state, handed)
@@ -394,7 +395,7 @@ def main() -> None:
     import sys
 
     try:
-        supervisor = _set_up(config.load(), start.package_paths(), -1, -1, -1, 0)
+        supervisor = _set_up(config.load(), start.package_paths(), -1, -1, -1, -1, 0)
     except ClipError as error:
         sys.exit(f"clipd: {error}")
     supervisor.loop.run()

@@ -196,7 +196,7 @@ class ClipMachine:
         ]
 
     @staticmethod
-    def _still(look: Any, seconds: float = 5) -> list[str]:
+    def _still(look: Any, seconds: float = 30) -> list[str]:
         """What ``look`` still finds after a while."""
         end = time.monotonic() + seconds
         while (found := look()) and time.monotonic() < end:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.integration.prerequisites import need
 
 def published(clip: ClipMachine, registry: DockerRegistry, source: str) -> str:
     """A stub of the image, made from scratch on that machine; its reference."""
-    reference = f"{registry.host}/stubs/{clip.directory.name.lower().replace('_', '-')}:1"
+    reference = f"{registry.host}/stubs/{secrets.token_hex(6)}:1"
     done = json.loads(clip.ctl("publish", "--json", source, reference, check=True).stdout)
     assert (done["source"], done["destination"]) == (source, reference)
     return reference
