@@ -59,6 +59,11 @@ DEFAULTS: dict[str, object] = {
     # whose indexes are taken when somebody pushed them beside an image: "host[:port]" or
     # "host/repository" prefixes (a host without a port means any port)
     "trusted_registries": ("localhost", "127.0.0.1", "[::1]"),
+    # whose indexes are taken anywhere: public keys, as paths or in PEM; cosign's signatures by them
+    "trusted_keys": (),
+    # an index that nobody vouches for is compared with one that is made here in the background,
+    # and used from then on; its containers are not lazy until then
+    "compare_untrusted": False,
     # seconds until an index is looked for again beside an image that had none; 0: every time
     "pull_retry": 300,
     # uncompressed bytes of a layer at which indexing stops: gzip makes 1 GB of a TB of zeros
@@ -122,6 +127,8 @@ class Settings:
     hosts_dirs: tuple[str, ...]
     credentials_dir: str
     trusted_registries: tuple[str, ...]
+    trusted_keys: tuple[str, ...]
+    compare_untrusted: bool
     pull_retry: int
     layer_size_limit: int
     store_limit: int

@@ -10,6 +10,7 @@
     │   ├── Unauthorized           401/403 after credentials were tried
     │   ├── NotFound               no such repository, manifest or blob
     │   └── BadResponse            the registry answered with something it must not
+    ├── NotTrusted             an index that nobody vouches for whom the configuration believes
     ├── DigestMismatch         bytes that are not what their digest says
     ├── LayerFormatError       a layer that is no tar, gzip or zstd we can read
     ├── IndexFormatError       a .clip file or EROFS image that is damaged or hostile
@@ -68,6 +69,10 @@ class NotFound(RegistryError):
 
 class BadResponse(RegistryError):
     """The registry answered with something that the protocol does not allow."""
+
+
+class NotTrusted(ClipError):
+    """An index that nobody vouches for whom the configuration believes."""
 
 
 class DigestMismatch(ClipError):

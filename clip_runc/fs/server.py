@@ -26,6 +26,7 @@ from clip_runc.fs.control import Channel, Control
 from clip_runc.fs.sources import Sources
 from clip_runc.fs.view import View
 from clip_runc.linux import fuse_device
+from clip_runc.linux.confine import write_nowhere_but
 from clip_runc.linux.files import boot_id
 from clip_runc.linux.privileges import drop_privileges, set_name
 from clip_runc.store import ChunkStore
@@ -56,6 +57,7 @@ def run(
         os.set_inheritable(fd, False)
     _preload()
     drop_privileges(settings.server_uid, keep_fds=kept, files=_FILES)
+    write_nowhere_but([store])
     set_name("clipd-server")
     _find_certificates()
     channel = Channel(socket.socket(fileno=control))

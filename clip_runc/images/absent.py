@@ -46,5 +46,8 @@ def note(settings: Settings, reference: str) -> None:
 
 
 def _path(settings: Settings, reference: str) -> str:
-    name = lean.sha256_hex(reference.encode("utf-8", "surrogateescape"))
+    # whoever changes what is trusted wants to see it at once
+    believed = [*settings.trusted_registries, "", *settings.trusted_keys, ""]
+    text = "\n".join([reference, *believed, str(settings.compare_untrusted)])
+    name = lean.sha256_hex(text.encode("utf-8", "surrogateescape"))
     return f"{settings.run_dir}/absent/{name}"

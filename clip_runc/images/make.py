@@ -285,10 +285,11 @@ def _listen(lines: Iterator[bytes], progress: Progress | None) -> dict[str, obje
 
 
 def _beside(settings: Settings, reference: str, *, only: bool) -> dict[str, object] | None:
-    """What a trusted registry has of an index; None to make one."""
-    if not trusted(settings, Reference.parse(reference).name):
+    """What a registry has of an index that is trusted; None to make one."""
+    believed = settings.trusted_keys or trusted(settings, Reference.parse(reference).name)
+    if not only and not believed:
         return None
-    from clip_runc.images.artifact import pull_index
+    from clip_runc.images.pull import pull_index
 
     try:
         return pull_index(settings, reference, patient=False).as_dict()
@@ -302,7 +303,7 @@ def main() -> NoReturn:
     """``SETTINGS`` (a JSON object), ``REFERENCE`` and ``build`` or ``pull``.
 
     See the module's docstring.  An index beside the image is taken where the repository is
-    trusted; with ``pull`` nothing else is.
+    trusted, or a key that signed it; with ``pull`` nothing else is.
     """
     # Progress goes out through the descriptor: runc's console must not get a stray line.
     send = os.dup(1)

@@ -140,7 +140,8 @@ def _read_note(target: str) -> tuple[str, int, int, str] | None:
 
 def _write_note(target: str, mode: str, device: int, fuse: int, layers: tuple[int, int]) -> None:
     """Written beside and renamed; no sync: what it speaks of does not survive a reboot."""
-    _write(f"{target}.mount", f"{mode} {device} {fuse} {layers[0]} {layers[1]}\n")
+    text = f"{mode} {device} {fuse} {layers[0]} {layers[1]}\n"
+    _write(target, f"{target}.mount", text)
 
 
 def _count(answer: dict[str, object]) -> tuple[int, int]:
@@ -154,8 +155,10 @@ def _in_words(complete: int, lazy: int) -> str:
     return f"{complete} complete, {lazy} lazy"
 
 
-def _write(path: str, text: str) -> None:
-    temporary = f"{path}.new"
+def _write(target: str, path: str, text: str) -> None:
+    """Replace ``path``.  The new file has a name of ``target``, whose lock the caller holds:
+    ``path`` may be one that the creates of other images write at this moment."""
+    temporary = f"{target}.new"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(temporary, flags, 0o600)
     try:
@@ -194,7 +197,7 @@ def _mount(
             errors.append(f"{mode}: {error.message}")
         else:
             if settings.layer_mode == "auto":
-                _write(f"{settings.run_dir}/mode", mode)
+                _write(target, f"{settings.run_dir}/mode", mode)
             return mounted
     raise MountFailed(
         f"{image.digest} can be mounted in no way: {'; '.join(errors)}",

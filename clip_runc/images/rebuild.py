@@ -44,15 +44,20 @@ def differences(
             progress=progress,
         )
         with ClipFile.open(output) as rebuilt:
-            answer = run_unprivileged(
-                settings.server_uid,
-                _compare,
-                given.fileno(),
-                rebuilt.fileno(),
-                keep_fds=(given.fileno(), rebuilt.fileno()),
-                seconds=_SECONDS,
-            )
-    return [str(line) for line in answer] if isinstance(answer, list) else []
+            return compare(settings, given.fileno(), rebuilt.fileno())
+
+
+def compare(settings: Settings, given: int, rebuilt: int) -> list[str]:
+    """As ``differences``, of two open files."""
+    answer = run_unprivileged(
+        settings.server_uid,
+        _compare,
+        given,
+        rebuilt,
+        keep_fds=(given, rebuilt),
+        seconds=_SECONDS,
+    )
+    return [str(line) for line in answer] if isinstance(answer, list) else ["it cannot be compared"]
 
 
 def _compare(given_fd: int, rebuilt_fd: int) -> list[str]:

@@ -10,8 +10,9 @@ import os
 import sys
 
 from clip_runc import errors
-from clip_runc.errors import ClipError, ImageNotIndexed, NotFound
+from clip_runc.errors import ClipError, ConfigError, ImageNotIndexed, NotFound, NotTrusted
 from clip_runc.images import absent, lean, local
+from clip_runc.images.trust import trusted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -63,11 +64,34 @@ def _pull(settings: Settings, reference: str, progress: Callable[[str, int, int]
             f"{reference}: no index beside the image, as of {ago} s ago",
             f"look again: clipctl pull {reference}",
         )
+    if not settings.trusted_keys and not trusted(settings, local.normal_name(reference)):
+        absent.note(settings, reference)
+        _compare(settings, reference)
+        raise NotFound(f"{reference}: what may lie beside the image is compared first")
     try:
         _run(settings, reference, "pull", progress)
-    except ClipError:
-        absent.note(settings, reference)
+    except ConfigError:
         raise
+    except ClipError as error:
+        absent.note(settings, reference)
+        if settings.compare_untrusted and isinstance(error, NotTrusted):
+            _compare(settings, reference)
+        raise
+
+
+def _compare(settings: Settings, reference: str) -> None:
+    """Start ``images/comparing.py``, which outlives us; nobody waits for it."""
+    from clip_runc.fs.start import command, environment, package_paths
+
+    argv = command("images.comparing", settings, package_paths(), reference=reference)
+    null = ("/dev/null", os.O_RDWR, 0)
+    child = os.posix_spawn(
+        argv[0],
+        argv,
+        environment(),
+        file_actions=[(os.POSIX_SPAWN_OPEN, fd, *null) for fd in (0, 1, 2)],
+    )
+    os.waitpid(child, 0)  # it forks, and this one ends at once
 
 
 def _run(

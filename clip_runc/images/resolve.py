@@ -28,7 +28,7 @@ class Resolved:
     """What to do with a bundle.
 
     ``action`` is ``USE`` (``image`` is set), ``BUILD`` (``reference`` has to be indexed first),
-    ``PULL`` (an index beside it in its registry is believed, but none is made) or ``PASS``;
+    ``PULL`` (an index beside it in its registry may be believed, but none is made) or ``PASS``;
     ``why`` says in words how it came to that.  ``explicit``: an annotation of ours.
     """
 
@@ -119,9 +119,9 @@ def _explicit(settings: Settings, reference: str) -> Resolved:
 
 def _missing(settings: Settings, policy: str, reference: str, explicit: bool, why: str) -> Resolved:
     why = f"{why}: {reference} is not indexed here"
-    from clip_runc.images.trust import trusted
+    from clip_runc.images.trust import may_pull
 
-    if policy != "build" and trusted(settings, local.normal_name(reference)):
+    if policy != "build" and may_pull(settings, local.normal_name(reference)):
         return Resolved(PULL, None, reference, explicit, why)
     if policy == "fail":
         raise ImageNotIndexed(

@@ -1,4 +1,4 @@
-"""Which registries' referrers are believed: ``Settings.trusted_registries``.
+"""Which indexes beside images are believed: ``Settings.trusted_registries``, ``trusted_keys``.
 
 An artifact that refers to an image is named by nobody but whoever pushed it.  The chunk hashes
 of an index say what a file's bytes are, so its maker decides what the container sees.
@@ -23,6 +23,11 @@ def trusted(settings: Settings, name: str) -> bool:
         wanted and any(one.startswith(f"{wanted}/") for one in names)
         for wanted in (entry.rstrip("/") for entry in settings.trusted_registries)
     )
+
+
+def may_pull(settings: Settings, name: str) -> bool:
+    """Whether there is any use in looking for an index beside the image in ``name``."""
+    return bool(settings.trusted_keys) or settings.compare_untrusted or trusted(settings, name)
 
 
 def _has_port(host: str) -> bool:

@@ -103,14 +103,6 @@ def init_reply(request: bytes) -> bytes:
     return _OUT_HEADER.pack(_OUT_HEADER.size + len(body), 0, unique) + body
 
 
-def init_flags(request: bytes) -> int:
-    """What the kernel that sent this INIT can do: the lower 32 bits of its flags."""
-    if len(request) < _IN_HEADER.size + _INIT_IN.size:
-        return 0
-    flags: int = _INIT_IN.unpack_from(request, _IN_HEADER.size)[3]
-    return flags
-
-
 def can_resend(request: bytes) -> bool:
     """Does the kernel that sent this INIT know FUSE_NOTIFY_RESEND (Linux 6.9)?"""
     offset = _IN_HEADER.size + _INIT_IN.size

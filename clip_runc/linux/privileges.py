@@ -7,6 +7,7 @@ import os
 import resource
 
 from clip_runc.linux import syscalls
+from clip_runc.linux.confine import refuse_calls
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,8 @@ def drop_privileges(
 
     Descriptors but 0–2 and ``keep_fds`` are closed; supplementary groups and every
     capability set, the bounding one included, are empty; no_new_privs is set; the process
-    cannot be dumped or traced by its own uid.  ``files`` limits descriptors, ``memory`` the
+    cannot be dumped or traced by its own uid; a seccomp filter refuses what none of ours needs
+    (``confine``).  ``files`` limits descriptors, ``memory`` the
     address space in bytes.  Where we are not root the identity stays and the rest is done.
     Raises ``OSError``, and ``PermissionError`` if root could be had back.
     """
@@ -64,6 +66,7 @@ def drop_privileges(
     _clear_capabilities()
     syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
     syscalls.prctl(_PR_SET_DUMPABLE, 0)
+    refuse_calls()
     _refuse_way_back()
 
 

@@ -327,8 +327,8 @@ class Registry:
 
     # Artifacts that refer to an image
 
-    def referrers(self, digest: str, artifact_type: str) -> list[Referrer]:
-        """What refers to the manifest ``digest`` and is of this type, as the registry lists it.
+    def referrers(self, digest: str, artifact_type: str | None) -> list[Referrer]:
+        """What refers to the manifest ``digest``, of this type or of any, as the registry lists it.
 
         Asked for by the referrers API, and by the tag scheme where the registry has none.
         The list is anybody's claim: whoever uses an entry checks its manifest.
@@ -336,7 +336,7 @@ class Registry:
         found = referring.by_api(self._transport, self._get_document, digest, self._what(digest))
         if found is None:
             found = referring.parse(self._referrers_tag(digest), self._what(digest))
-        return [one for one in found if one.artifact_type == artifact_type]
+        return [one for one in found if artifact_type in (None, one.artifact_type)]
 
     def attach(self, data: bytes, subject: str) -> tuple[str, bool]:
         """Store a manifest whose ``subject`` is the manifest of that digest.

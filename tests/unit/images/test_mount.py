@@ -109,6 +109,25 @@ def test_auto_takes_what_works_and_remembers_it(machine: Machine) -> None:
     assert machine.modes() == ["erofs", "loop"], "neither was tried again"
 
 
+def test_two_images_mounted_at_once_share_no_temporary_file(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each holds the lock of its own image only; the mode that is remembered belongs to all."""
+    rename = os.rename
+    others: list[mount.MountedImage] = []
+
+    def slow(source: str, target: str) -> None:
+        if target.endswith("/mode") and not others:
+            others.append(mount.MountedImage("", "", ""))
+            others.append(mount.mount_image(machine.settings, local.at(machine.settings, DIFF)))
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", slow)
+    first = mount.mount_image(machine.settings, machine.image)
+    assert first.mode == others[1].mode
+    assert Path(machine.settings.run_dir, "mode").read_text() == first.mode
+
+
 def test_a_remembered_mode_that_no_longer_works_is_no_trap(machine: Machine) -> None:
     machine.failing = {"erofs": errno.ENOTBLK}
     assert mount.mount_image(machine.settings, machine.image).mode == "loop"
