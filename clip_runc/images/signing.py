@@ -12,6 +12,7 @@ import stat
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.backends import default_backend
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
@@ -21,6 +22,9 @@ from clip_runc.errors import ConfigError
 from clip_runc.registry.client import Registry
 from clip_runc.registry.cosign import signatures
 
+# Loaded here and now.  The library imports it when it is first needed, which is in a process without
+# privileges, to which the modules of a private virtual environment can be out of reach.
+default_backend()
 _PEM = "-----BEGIN"
 _LIMIT = 64 << 10
 _RSA_BITS = 2048
