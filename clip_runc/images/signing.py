@@ -22,8 +22,8 @@ from clip_runc.errors import ConfigError
 from clip_runc.registry.client import Registry
 from clip_runc.registry.cosign import signatures
 
-# Loaded here and now.  The library imports it when it is first needed, which is in a process without
-# privileges, to which the modules of a private virtual environment can be out of reach.
+# Loaded here and now.  The library imports it when it is first needed, which is in a process
+# without privileges, to which the modules of a private virtual environment can be out of reach.
 default_backend()
 _PEM = "-----BEGIN"
 _LIMIT = 64 << 10
