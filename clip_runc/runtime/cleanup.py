@@ -27,7 +27,8 @@ def take_down(
     """
     from clip_runc.containers import state as states
 
-    if not states.exists(settings, key):
+    # what is there now need not be asked for the lock, nor the modules of a teardown
+    if not states.exists(settings, key) or unless():
         return []
     from clip_runc.containers.teardown import forget_lock, sweep
     from clip_runc.linux.files import lock
