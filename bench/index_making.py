@@ -90,6 +90,23 @@ def one_thread(path: str) -> float:
     return time.monotonic() - begin
 
 
+def parts(path: str) -> float:
+    """Seconds of the work that nobody can leave out, in one thread.
+
+    ISA-L, and SHA-256 three times: of the blob, of the stream (diff_id), of its chunks.
+    """
+    begin = time.monotonic()
+    decoder = isal_zlib.decompressobj(31)
+    blob, stream, chunk = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(1 << 18):
+            blob.update(piece)
+            data = decoder.decompress(piece)
+            stream.update(data)
+            chunk.update(data)
+    return time.monotonic() - begin
+
+
 def index(reference: str, output: str) -> None:
     """Index a reference with nothing known before."""
     settings = Settings(state_dir=str(WORK / "state"), run_dir=str(WORK / "run"))
@@ -117,6 +134,7 @@ def whole_image(name: str, image: Image, share: float) -> None:
         # in turns: the machine may have other things to do
         rounds = [(isolated("index", reference, output), plain(image)) for _ in range(ROUNDS)]
         thread = sum(isolated("one_thread", layer.path)["seconds"] for layer in image.layers)
+        floor = sum(isolated("parts", layer.path)["seconds"] for layer in image.layers) / 2
     finally:
         daemon.stop()
     ratio, found, beside = sorted(
@@ -128,6 +146,7 @@ def whole_image(name: str, image: Image, share: float) -> None:
     row("  gzip -dc | sha256sum", f"{beside:.1f} s", "(to compare with)", True)
     row("  indexing", f"{found['seconds']:.1f} s", "(the quotient)", True)
     row("  ISA-L and one SHA-256 in a thread / gzip…", f"{thread / beside:.2f}", "(0.29)", True)
+    row("  ISA-L and all SHA-256 on two cores / gzip…", f"{floor / beside:.2f}", "(floor)", True)
     row("  indexing / gzip -dc | sha256sum", f"{ratio:.2f}", "0.30", ratio <= 0.3)
     row("  index / compressed layers", f"{size:.3%}", f"{share:.1%}", size <= share)
     row("  peak memory of indexing", f"{found['mb']:.0f} MB", "300 MB", found["mb"] <= 300)
