@@ -16,14 +16,20 @@ from clip_runc.errors import ConfigError
 @click.argument("registry", required=False)
 @click.option("--json", "as_json", is_flag=True, help="The findings as a JSON array.")
 @click.option("--no-self-test", is_flag=True, help="Mount nothing but an empty FUSE directory.")
-def command(registry: str | None, as_json: bool, no_self_test: bool) -> int:
+@click.option("--security", is_flag=True, help="Only privileges, permissions and secrets.")
+def command(registry: str | None, as_json: bool, no_self_test: bool, security: bool) -> int:
     """Check kernel, runtime, storage, engines and clipd; mount a small image in each layer mode.
 
     With REGISTRY, a host or an image's reference, also whether that can be read. Exits with 0
     when all is well, 1 when there is something to know (!), 2 when something does not work (✗).
+
+    With --security: what each process of ours that runs may do, as the kernel sees it (identity,
+    capabilities, no_new_privs, seccomp), who may touch our paths, and whether a secret is in an
+    argument or an environment.
     """
     found = []
-    for finding in findings(registry, self_test=not no_self_test):
+    chosen = secure() if security else findings(registry, self_test=not no_self_test)
+    for finding in chosen:
         found.append(finding)
         if not as_json:
             show(finding)
@@ -41,15 +47,28 @@ def show(finding: Finding) -> None:
 
 def findings(registry: str | None, *, self_test: bool) -> Iterator[Finding]:
     """All of them, as they are found."""
-    try:
-        settings = load()
-    except ConfigError as error:
-        yield Finding(FAIL, "configuration", error.message, error.hint)
-        settings = Settings()
-    else:
-        yield Finding(OK, "configuration", "can be used")
+    settings, finding = _settings()
+    yield finding
     for check in _checks(registry, self_test):
         yield from check(settings)
+
+
+def secure() -> Iterator[Finding]:
+    """Those of ``--security``."""
+    from clip_runc.cli.checks import security
+
+    settings, finding = _settings()
+    if finding.level:
+        yield finding
+    yield from security.check(settings)
+
+
+def _settings() -> tuple[Settings, Finding]:
+    """The settings, or the defaults where they cannot be used."""
+    try:
+        return load(), Finding(OK, "configuration", "can be used")
+    except ConfigError as error:
+        return Settings(), Finding(FAIL, "configuration", error.message, error.hint)
 
 
 def _checks(registry: str | None, self_test: bool) -> list[Callable[[Settings], list[Finding]]]:

@@ -21,6 +21,8 @@ PROGRAMS = {
     "busybox": "busybox",
     "curl": "curl",
     "openssl": "openssl",
+    "setpriv": "setpriv",
+    "systemd-analyze": "systemd-analyze",
 }
 
 

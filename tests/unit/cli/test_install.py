@@ -41,6 +41,7 @@ def test_everything_and_back(tmp_path: Path) -> None:
         "etc/containers/containers.conf.d/50-clip-runc.conf",
         "etc/systemd/system/clip-runc-gc.service",
         "etc/systemd/system/clip-runc-gc.timer",
+        "etc/systemd/system/clip-runc-metrics.service",
         "etc/systemd/system/clipd.service",
         "usr/local/bin/clip-runc",
         "usr/local/bin/clip-runc-poststop",

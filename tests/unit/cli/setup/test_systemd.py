@@ -12,7 +12,7 @@ from clip_runc.cli.setup import systemd
 
 
 def test_paths_with_specifiers(tmp_path: Path) -> None:
-    (clipd, _, _) = systemd.install("/srv/100%", str(tmp_path))
+    clipd = systemd.install("/srv/100%", str(tmp_path))[0]
     assert "RequiresMountsFor=/srv/100%%\n" in (clipd.text or "")
 
 
