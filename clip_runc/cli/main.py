@@ -37,6 +37,7 @@ COMMANDS = {
     "pull": "fetch an index that was pushed beside its image",
     "push": "store an index beside its image in the registry",
     "record": "note in an index what a command reads, to be fetched first",
+    "report": "show what a start waited for, as text, a page or JSON",
     "run": "run a container of an image, indexing it first where needed",
     "status": "show what serves layer data",
     "stop": "stop clipd",

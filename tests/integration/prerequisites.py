@@ -19,6 +19,7 @@ PROGRAMS = {
     "docker-registry": "docker-registry",
     "debootstrap": "debootstrap",
     "busybox": "busybox",
+    "chromium": "chromium",
     "curl": "curl",
     "openssl": "openssl",
     "setpriv": "setpriv",
