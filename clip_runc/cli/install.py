@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import click
 
-from clip_runc.cli.setup import containerd, podman, systemd
+from clip_runc.cli.setup import containerd, docker, kubernetes, packaged, podman, shell, systemd
 from clip_runc.cli.setup.changes import Change, own_file
 from clip_runc.config import load
 from clip_runc.errors import ConfigError
@@ -18,7 +19,7 @@ from clip_runc.runtime import launcher
 from clip_runc.runtime.hook import NAME as HOOK
 from clip_runc.runtime.locate import RuntimeNotFound, find_runtime
 
-DEFAULT_DIRECTORY = "/usr/local/bin"
+DEFAULT_DIRECTORY = packaged.bin_dir() or "/usr/local/bin"
 
 
 def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,6 +47,18 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--systemd", "with_systemd", is_flag=True, help="Units: clipd, a timer for gc.")
 @click.option("--containerd", "with_containerd", is_flag=True, help="A handler in containerd.")
 @click.option("--podman", "with_podman", is_flag=True, help="A runtime that podman knows by name.")
+@click.option("--docker", "with_docker", is_flag=True, help="A runtime that Docker knows by name.")
+@click.option("--docs", "with_docs", is_flag=True, help="Shell completions and man pages.")
+@click.option(
+    "--all", "everything", is_flag=True, help="Units, docs, and each engine that is found here."
+)
+@click.option(
+    "--kubernetes",
+    "with_kubernetes",
+    is_flag=True,
+    help="Print a RuntimeClass and a DaemonSet, and write nothing.",
+)
+@click.option("--image", default=kubernetes.IMAGE, help="The image of that DaemonSet.")
 @click.option("--dry-run", is_flag=True, help="Say what would be written, and write nothing.")
 def command(
     bin_dir: str,
@@ -55,6 +68,11 @@ def command(
     with_systemd: bool,
     with_containerd: bool,
     with_podman: bool,
+    with_docker: bool,
+    with_docs: bool,
+    everything: bool,
+    with_kubernetes: bool,
+    image: str,
     dry_run: bool,
 ) -> None:
     """Write the clip-runc launcher, the poststop hook beside it, and a link to clipctl.
@@ -63,20 +81,20 @@ def command(
     costs no more than the interpreter's bare start. Files of others are changed only where asked
     for; each change is shown as a diff before it is made. Safe to run again.
     """
+    if with_kubernetes:
+        click.echo(kubernetes.manifest(image), nl=False)
+        return
     directory, root = absolute(bin_dir), absolute(root) if root else ""
     binary = launcher_path(directory)
     programs = launchers(directory, root, runtime, as_runc=as_runc)
-    others: list[Change] = []
-    hints: list[str] = []
-    if with_systemd:
-        others += systemd.install(load().state_dir, root)
-        hints.append(systemd.NEXT)
-    if with_containerd:
-        others.append(containerd.install(binary, root))
-        hints.append(containerd.NEXT)
-    if with_podman:
-        others.append(podman.install(binary, root))
-        hints.append(podman.NEXT)
+    asked = {
+        "systemd": with_systemd or everything,
+        "containerd": with_containerd or (everything and _is_here("containerd")),
+        "podman": with_podman or (everything and _is_here("podman")),
+        "docker": with_docker or (everything and _is_here("dockerd")),
+        "docs": with_docs or everything,
+    }
+    others, hints = _others({name for name, wanted in asked.items() if wanted}, binary, root)
     show([change for change in others if change.needed()])
     apply([*programs, *others], dry_run=dry_run)
     if not root:
@@ -91,18 +109,49 @@ def command(
         click.echo(f"next: {hint}")
 
 
+def _others(asked: set[str], binary: str, root: str) -> tuple[list[Change], list[str]]:
+    """Changes beside the executables, and what to do when they are made."""
+    changes: list[Change] = []
+    hints: list[str] = []
+    if "systemd" in asked and not packaged.bin_dir():
+        changes += systemd.install(load().state_dir, root)
+        hints.append(systemd.NEXT)
+    for name, engine in (("containerd", containerd), ("podman", podman), ("docker", docker)):
+        if name in asked:
+            changes.append(engine.install(binary, root))
+            hints.append(engine.NEXT)
+    if "docs" in asked and not packaged.bin_dir():
+        changes += shell.install(root)
+    return changes, hints
+
+
+def _is_here(program: str) -> bool:
+    """In PATH, or where services find it and users do not."""
+    return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
+
+
 def absolute(path: str) -> str:
     """An absolute path in which no symlink is resolved."""
     return os.path.abspath(path)  # noqa: PTH100  # Path.resolve() would
 
 
 def launchers(directory: str, root: str, runtime: str, *, as_runc: bool) -> list[Change]:
-    """The executables.  Raises ``ConfigError`` where somebody else's are in the way."""
-    texts = {
-        launcher_path(directory): launcher.launcher_text(real_runtime=runtime),
-        f"{directory}/{HOOK}": launcher.launcher_text(launcher.POSTSTOP),
-    }
+    """The executables, but for those that came in a package of the distribution.
+
+    Raises ``ConfigError`` where somebody else's are in the way.
+    """
+    texts = {}
+    if directory != packaged.bin_dir():
+        texts = {
+            launcher_path(directory): launcher.launcher_text(real_runtime=runtime),
+            f"{directory}/{HOOK}": launcher.launcher_text(launcher.POSTSTOP),
+        }
     if as_runc:
+        if directory == packaged.bin_dir():
+            raise ConfigError(
+                f"{directory}/runc belongs to another package",
+                "give --bin-dir a directory that comes before it in PATH, /usr/local/sbin say",
+            )
         # An absolute path: the launcher must never find itself under the name it took.
         real = runtime if "/" in runtime else _real_runtime(runtime, f"{root}{directory}/runc")
         texts[f"{directory}/runc"] = launcher.launcher_text(real_runtime=real)

@@ -15,7 +15,7 @@ from clip_runc.cli.install import (
     place_options,
     show,
 )
-from clip_runc.cli.setup import containerd, podman, systemd
+from clip_runc.cli.setup import containerd, docker, packaged, podman, shell, systemd
 from clip_runc.cli.setup.changes import removals
 from clip_runc.runtime.hook import NAME as HOOK
 
@@ -29,8 +29,11 @@ def command(bin_dir: str, root: str, dry_run: bool) -> None:
     Indexes and fetched data stay in the state directory, and containers that run keep running.
     """
     directory, root = absolute(bin_dir), absolute(root) if root else ""
-    engines = [*containerd.uninstall(root), *podman.uninstall(root), *systemd.uninstall(root)]
+    engines = [*containerd.uninstall(root), *podman.uninstall(root), *docker.uninstall(root)]
+    engines += [*systemd.uninstall(root), *shell.uninstall(root)]
     programs = [launcher_path(directory), f"{directory}/{HOOK}", f"{directory}/runc"]
+    if directory == packaged.bin_dir():
+        programs = []  # the package manager's to remove
     show(engines)
     # Engines first: none of them must be left with a runtime that is gone.
     count = apply([*engines, *removals(programs, root)], dry_run=dry_run)

@@ -14,7 +14,11 @@ from clip_runc.cli import install, uninstall
 from clip_runc.errors import ConfigError
 from clip_runc.runtime.launcher import is_launcher
 
-ALL = ("--systemd", "--containerd", "--podman", "--as-runc", "--runtime", "/usr/sbin/runc")
+ALL = (
+    "--systemd", "--containerd", "--podman", "--docker", "--docs", "--as-runc",
+    "--runtime", "/usr/sbin/runc",
+)  # fmt: skip
+SHARE = "usr/local/share"
 
 
 def run(root: Path, *arguments: str) -> Result:
@@ -39,6 +43,7 @@ def test_everything_and_back(tmp_path: Path) -> None:
     assert sorted(files(tmp_path)) == [
         "etc/containerd/config.toml",
         "etc/containers/containers.conf.d/50-clip-runc.conf",
+        "etc/docker/daemon.json",
         "etc/systemd/system/clip-runc-gc.service",
         "etc/systemd/system/clip-runc-gc.timer",
         "etc/systemd/system/clip-runc-metrics.service",
@@ -46,6 +51,11 @@ def test_everything_and_back(tmp_path: Path) -> None:
         "usr/local/bin/clip-runc",
         "usr/local/bin/clip-runc-poststop",
         "usr/local/bin/runc",
+        f"{SHARE}/bash-completion/completions/clipctl",
+        f"{SHARE}/fish/vendor_completions.d/clipctl.fish",
+        f"{SHARE}/man/man8/clip-runc.8",
+        f"{SHARE}/man/man8/clipctl.8",
+        f"{SHARE}/zsh/site-functions/_clipctl",
     ]
     assert stat.S_IMODE(config.stat().st_mode) == 0o640
     after = files(tmp_path)
@@ -100,6 +110,44 @@ def test_files_of_others_are_left_alone(tmp_path: Path, name: str) -> None:
     assert isinstance(run(tmp_path, *ALL).exception, ConfigError)
     run(tmp_path, "--un")
     assert files(tmp_path) == {name: b"mine\n"}
+
+
+def test_all_takes_the_engines_that_are_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(install, "_is_here", lambda name: name == "podman")
+    run(tmp_path, "--all")
+    found = files(tmp_path)
+    assert "etc/containers/containers.conf.d/50-clip-runc.conf" in found
+    assert "etc/systemd/system/clipd.service" in found
+    assert not [name for name in found if name.startswith(("etc/docker", "etc/containerd"))]
+
+
+def test_kubernetes_prints_and_writes_nothing(tmp_path: Path) -> None:
+    done = run(tmp_path, "--kubernetes", "--image", "registry.example:5000/node:7")
+    assert "handler: clip-runc\n" in done.output
+    assert done.output.count("image: registry.example:5000/node:7\n") == 2
+    assert files(tmp_path) == {}
+    assert isinstance(run(tmp_path, "--kubernetes", "--image", "a b").exception, ConfigError)
+
+
+def test_what_a_package_brought_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (install.packaged, uninstall.packaged):
+        monkeypatch.setattr(module, "bin_dir", lambda: "/usr/bin")
+    run(tmp_path, "--bin-dir", "/usr/bin", "--systemd", "--docs", "--podman")
+    assert list(files(tmp_path)) == ["etc/containers/containers.conf.d/50-clip-runc.conf"]
+    run(tmp_path, "--bin-dir", "/opt/bin")
+    assert "opt/bin/clip-runc" in files(tmp_path)
+    refused = run(tmp_path, "--bin-dir", "/usr/bin", "--as-runc", "--runtime", "/usr/sbin/runc")
+    assert isinstance(refused.exception, ConfigError)
+    packaged = tmp_path / "usr/bin/clip-runc"
+    packaged.parent.mkdir(parents=True)
+    packaged.write_bytes((tmp_path / "opt/bin/clip-runc").read_bytes())
+    run(tmp_path, "--un", "--bin-dir", "/usr/bin")
+    assert packaged.exists()
+    assert "etc/containers/containers.conf.d/50-clip-runc.conf" not in files(tmp_path)
 
 
 def test_without_options_only_the_executables(tmp_path: Path) -> None:
