@@ -18,6 +18,7 @@ PROGRAMS = {
     "containerd": "containerd",
     "docker-registry": "docker-registry",
     "debootstrap": "debootstrap",
+    "dpkg-deb": "dpkg-deb",
     "busybox": "busybox",
     "chromium": "chromium",
     "curl": "curl",
