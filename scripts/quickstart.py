@@ -116,6 +116,10 @@ def main() -> None:
     if code:
         sys.exit(code)
     report(image, index.stat().st_size, fetched() - before, seconds)
+    if sys.argv[1:2] == ["--bundle"]:
+        directory = sys.argv[2]
+        bundle = [*CLIPCTL, "bundle", "--force", reference, directory, "python3", "-c", PROGRAM]
+        subprocess.run(bundle, check=True)
     console.print(f"Try:  clipctl run --rm -t {reference} bash", soft_wrap=True)
     console.print("Stop: scripts/quickstart --stop")
     return None

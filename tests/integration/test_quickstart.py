@@ -32,9 +32,13 @@ def test_quickstart_runs_a_container_and_counts_bytes(
         share = float(row.rpartition("%")[0].split()[-1])
         assert 0 < share < 60, row
         assert listens(port)
-        again = clip.call(program, environ=environ, seconds=300)
+        # as scripts/provision does for a newcomer's virtual machine
+        user = clip.directory / "user"
+        again = clip.call([*program, "--bundle", user], environ=environ, seconds=300)
         assert again.returncode == 0, again.stdout + again.stderr
         assert "Nothing had to be fetched" in again.stdout
+        done = clip.runc("run", "ctr1", cwd=user)
+        assert done.returncode == 0 and "says hello" in done.stdout, done.stderr
     finally:
         clip.call([*program, "--stop"], environ=environ)
     assert not listens(port)
