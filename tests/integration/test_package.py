@@ -31,7 +31,9 @@ OURS = ("usr/bin/clip*", "usr/lib/clip-runc", "usr/lib/systemd/system/clip*", "e
 def package(directory: Path) -> dict[str, Path]:
     """By suffix: what the script makes."""
     program = [sys.executable, REPOSITORY / "scripts/package.py", directory]
-    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    # a commit between two calls must make no difference
+    epoch = {"SOURCE_DATE_EPOCH": "1700000000"}
+    environ = {**os.environ, "PYTHONPATH": str(REPOSITORY), **epoch}
     subprocess.run(program, check=True, env=environ, stdout=subprocess.DEVNULL)
     return {path.suffix: path for path in directory.iterdir()}
 
