@@ -26,8 +26,9 @@ _ENVIRONMENT = (
 )  # fmt: skip
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _MALLOC = {"MALLOC_ARENA_MAX": "1"}
-"""mallopt(3).  With an arena for each thread the server held 235 MB after a cold start of torch,
-most of it free; with one 90 to 110 MB, and the start took no longer."""
+"""mallopt(3).  With an arena for each thread the server held 229 to 238 MB two seconds after a cold
+start of torch, with one 88 to 108 MB (RSS, two starts each, not in turns, on a busy machine; their
+times, 6.9 to 8.2 s and 7.5 to 8.2 s, say nothing about the cost)."""
 
 
 def command(module: str, settings: Settings, paths: list[str], **values: object) -> list[str]:
