@@ -1,0 +1,120 @@
+"""A machine of qemu: two disks, two serial lines; the second one brings what the guest reports."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests.kernels.initrd import PROBED
+from tests.kernels.roots import Root
+
+QEMU = "qemu-system-x86_64"
+_PROBE_SECONDS = 15
+_TAIL = 30
+
+
+class GuestFailed(Exception):
+    """The machine stopped or stayed silent; with the end of its console."""
+
+
+class Machine:
+    """One boot.  A context manager: the machine is dead afterwards, whatever happened."""
+
+    def __init__(
+        self, root: Root, data: Path, scratch: Path, *, memory: int = 1536, snapshot: bool = True
+    ) -> None:
+        """``snapshot``: nothing that is written to the disk lasts."""
+        self.console = scratch / "console"
+        self._results = scratch / "results"
+        self._results.write_bytes(b"")
+        kept = "on" if snapshot else "off"
+        # cache=unsafe where nothing lasts; else a flush is one, as a power cut needs
+        cached = "unsafe" if snapshot else "writeback"
+        disk = f"file={root.disk},format=raw,if=virtio,snapshot={kept},cache={cached}"
+        command = [
+            *_command(root, accelerator(root), memory),
+            "-drive", disk,
+            "-drive", f"file={data},format=raw,if=virtio,readonly=on",
+            "-append", "console=ttyS0 root=/dev/vda quiet panic=-1 net.ifnames=0",
+            "-serial", f"file:{self.console}", "-serial", f"file:{self._results}",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
+            stdout=(scratch / "qemu").open("wb"), env={**os.environ, "TMPDIR": str(scratch)},
+        )  # fmt: skip
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cut()
+
+    def cut(self) -> None:
+        """Pull the plug."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def reports(self, seconds: float) -> Iterator[dict[str, Any]]:
+        """What the guest reports, until it says that it is done; raises ``GuestFailed``."""
+        end = time.monotonic() + seconds
+        with self._results.open("rb") as file:
+            rest = b""
+            while True:
+                gone = self.process.poll() is not None
+                rest += file.read()
+                *lines, rest = rest.split(b"\n")
+                for line in lines:
+                    report: dict[str, Any] = json.loads(line)
+                    if report.get("check") == "done":
+                        return
+                    yield report
+                if not lines:
+                    if gone:
+                        raise GuestFailed(f"the machine ended:\n{self.tail()}")
+                    if time.monotonic() > end:
+                        raise GuestFailed(f"nothing more in {seconds:.0f} s:\n{self.tail()}")
+                    time.sleep(0.1)
+
+    def tail(self) -> str:
+        """The end of its console."""
+        if not self.console.exists():
+            return ""
+        lines = self.console.read_text(errors="replace").splitlines()
+        return "\n".join(line for line in lines[-_TAIL:])
+
+
+def _command(root: Root, accel: str, memory: int) -> list[str]:
+    return [
+        QEMU, "-accel", accel, "-cpu", "host" if accel == "kvm" else "max", "-smp", "2",
+        "-m", str(memory), "-nodefaults", "-no-reboot", "-display", "none", "-nic", "none",
+        "-kernel", str(root.kernel), "-initrd", str(root.initrd),
+        "-device", "virtio-rng-pci",
+    ]  # fmt: skip
+
+
+@cache
+def accelerator(root: Root) -> str:
+    """``kvm`` where it boots a machine, which is tried, or ``tcg``."""
+    if os.access("/dev/kvm", os.R_OK | os.W_OK):
+        command = [
+            *_command(root, "kvm", 256), "-serial", "stdio",
+            "-append", "console=ttyS0 quiet panic=-1 clip.probe",
+        ]  # fmt: skip
+        try:
+            done = subprocess.run(
+                command, check=False, capture_output=True, stdin=subprocess.DEVNULL,
+                timeout=_PROBE_SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            return "tcg"
+        if PROBED.encode() in done.stdout:
+            return "kvm"
+    return "tcg"
