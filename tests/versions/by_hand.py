@@ -7,6 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.conftest import *  # noqa: F403  # its fixtures
@@ -28,7 +29,7 @@ def test_from_create_to_delete(clip_with: Callable[..., ClipMachine], busybox_re
         keeper = subprocess.Popen(["unshare", "--mount", "--propagation=slave", "sh", "-c", hidden])
         prefix = ["nsenter", "--mount", "--target", str(keeper.pid)]
         end = time.monotonic() + 30
-        while f" {UNIFIED} " in open(f"/proc/{keeper.pid}/mountinfo").read():
+        while f" {UNIFIED} " in Path(f"/proc/{keeper.pid}/mountinfo").read_text():
             assert time.monotonic() < end
             time.sleep(0.05)
 
