@@ -53,7 +53,7 @@ class Blob:
 
 
 class Written(NamedTuple):
-    """What was written to the disk: the store from the moment ``begun`` on, whole at ``complete``."""
+    """What was written: the store from the moment ``begun`` on, and it is whole at ``complete``."""
 
     layer: Layer
     blob: Blob
@@ -151,7 +151,7 @@ def lies(path: Path, written: Written) -> int:
 
 
 def check(reader: LayerReader, blob: Blob) -> None:
-    """Nothing is believed unseen; with the registry away a read is right or fails, and then right."""
+    """Nothing is believed unseen; with the registry away a read is right, or fails."""
     assert reader.present() == 0
     assert reader.read_cached(0, SIZE) is None
     blob.away = True
