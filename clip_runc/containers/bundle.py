@@ -420,11 +420,20 @@ def _take_out(spec: Spec, state: State) -> None:
     for moment, ours in state.hooks.items():
         present = hooks.get(moment)
         if isinstance(present, list):
-            hooks[moment] = [hook for hook in present if hook not in ours]
+            hooks[moment] = [hook for hook in present if not _is_one_of(hook, ours)]
             if not hooks[moment]:
                 del hooks[moment]
     if not hooks:
         del spec["hooks"]
+
+
+def _is_one_of(hook: object, ours: list[object]) -> bool:
+    """By path and arguments: who wrote the file since may have left empty members out."""
+
+    def told(one: object) -> object:
+        return (one.get("path"), one.get("args")) if isinstance(one, dict) else one
+
+    return any(told(hook) == told(one) for one in ours)
 
 
 def _take_out_annotations(spec: Spec) -> None:

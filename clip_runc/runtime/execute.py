@@ -16,6 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+# Set to this process's number before it becomes a runtime that may be a wrapper; an exec keeps it.
+_CAME_FROM = b"CLIP_RUNC_CAME_FROM"
+_NO_WRAPPERS = ("runc", "crun")
 _COERCED = (b"C.UTF-8", b"C.utf8", b"UTF-8")
 
 
@@ -26,6 +29,8 @@ def execute(path: str, arguments: list[str]) -> NoReturn:
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ):
         _signal.signal(number, _signal.SIG_DFL)
     environment = posix.environ
+    if path.rpartition("/")[2] not in _NO_WRAPPERS:
+        environment = {**environment, _CAME_FROM: b"%d" % posix.getpid()}
     if environment.get(b"LC_CTYPE") in _COERCED and not _was_given(b"LC_CTYPE"):
         environment = {**environment}
         del environment[b"LC_CTYPE"]
@@ -47,6 +52,11 @@ def _was_given(name: bytes) -> bool:
     finally:
         posix.close(fd)
     return any(line.startswith(name + b"=") for line in b"".join(pieces).split(b"\0"))
+
+
+def came_back() -> bool:
+    """Did the runtime that this process became exec us again?  So it would go on for ever."""
+    return posix.environ.get(_CAME_FROM) == b"%d" % posix.getpid()
 
 
 def pass_through(path: str) -> NoReturn:

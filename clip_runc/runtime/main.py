@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from clip_runc.runtime.argv import parse
-from clip_runc.runtime.execute import pass_through
+from clip_runc.runtime.execute import came_back, pass_through
 from clip_runc.runtime.locate import RuntimeNotFound, find_runtime
 
 TYPE_CHECKING = False
@@ -24,6 +24,10 @@ def main(runtime: str = "", launcher: str = "") -> NoReturn:
     ourselves = [path for path in (launcher, sys.argv[0]) if "/" in path]
     try:
         real = find_runtime(runtime, ourselves)
+        if came_back():
+            raise RuntimeNotFound(
+                f"the real runtime {real} leads back to clip-runc; see docs/gpu.md"
+            )
         if invocation.command:
             from clip_runc.runtime import lifecycle
 

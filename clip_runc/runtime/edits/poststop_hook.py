@@ -10,13 +10,16 @@ if TYPE_CHECKING:
 
 # Teardown gives itself 10 s for a lock and 20 s for the files; then the runtime kills the hook.
 TIMEOUT_SECONDS = 40
+# Not empty: a wrapper behind us that writes the file again (nvidia-container-runtime) leaves empty
+# members out, and runc gives a hook without a member ``env`` its own environment.
+ENVIRONMENT = ("PATH=/usr/sbin:/usr/bin:/sbin:/bin",)
 
 
 class PoststopHook:
     """Append ``path`` with ``arguments`` to the poststop hooks.
 
     Last, because hooks before it may want to look into the root filesystem.  The environment is
-    empty: nothing of it reaches the dynamic linker or the interpreter (CVE-2025-23266).
+    fixed: nothing of the runtime's reaches the dynamic linker or the interpreter (CVE-2025-23266).
     """
 
     __slots__ = ("arguments", "path")
@@ -36,7 +39,7 @@ class PoststopHook:
         entry = {
             "path": self.path,
             "args": [self.path, *self.arguments],
-            "env": [],
+            "env": [*ENVIRONMENT],
             "timeout": TIMEOUT_SECONDS,
         }
         hooks["poststop"] = [*(present or []), entry]

@@ -123,6 +123,24 @@ def test_a_file_that_somebody_changed_is_only_mended(
     assert found["hooks"] == SPEC["hooks"]
 
 
+def test_a_hook_that_was_written_again_without_its_empty_members(
+    settings: Settings, state: State, path: Path, fd: int
+) -> None:
+    """As nvidia-container-runtime does, behind us."""
+
+    def edit(spec: Any) -> None:
+        edit_for(settings, state)(spec)
+        spec["hooks"]["poststop"] = [{"path": "/h", "args": ["/h", state.key], "env": []}]
+
+    bundle.rewrite(settings, state, fd, edit)
+    spec = written(path)
+    other = {"path": "/h", "args": ["/h", "another"]}
+    spec["hooks"]["poststop"] = [{"path": "/h", "args": ["/h", state.key]}, other]
+    (path / "config.json").write_text(json.dumps(spec))
+    assert bundle.restore(settings, state) == "mended"
+    assert written(path)["hooks"]["poststop"] == [other]
+
+
 def test_a_file_that_is_no_longer_ours_is_left_alone(
     settings: Settings, state: State, path: Path, fd: int
 ) -> None:

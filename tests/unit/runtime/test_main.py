@@ -28,7 +28,7 @@ for argument; do echo "arg=$argument"; done
 @pytest.fixture
 def shim(tmp_path: Path) -> Path:
     """A launcher over a script that shows how it was called."""
-    fake = tmp_path / "real"
+    fake = tmp_path / "runc"
     fake.write_text(SHOW)
     fake.chmod(0o755)
     path = tmp_path / "clip-runc"
@@ -57,7 +57,7 @@ def test_arguments_and_name_of_the_program(shim: Path) -> None:
         [shim, "exec", "c1", "create", "", "a b", b"\xff\xfe"], capture_output=True, check=True
     )
     lines = done.stdout.split(b"\n")
-    assert lines[0].startswith(b"0=" + os.fsencode(shim.parent / "real"))
+    assert lines[0].startswith(b"0=" + os.fsencode(shim.parent / "runc"))
     assert lines[1:-1] == [
         b"arg=exec", b"arg=c1", b"arg=create", b"arg=", b"arg=a b", b"arg=\xff\xfe"
     ]  # fmt: skip
@@ -71,13 +71,13 @@ def test_the_process_becomes_the_runtime(shim: Path) -> None:
 
 def test_signals_and_environment_are_those_of_the_caller(shim: Path) -> None:
     """Python ignores SIGPIPE and SIGXFSZ, and sets LC_CTYPE in the C locale."""
-    (shim.parent / "real").write_text("#!/bin/sh\ncat /proc/self/status; cat /proc/self/environ\n")
+    (shim.parent / "runc").write_text("#!/bin/sh\ncat /proc/self/status; cat /proc/self/environ\n")
     for environ in ({}, {"LC_CTYPE": "C.UTF-8"}, {"LC_ALL": "C"}, {"A": "b"}):
         said = [
             subprocess.run(
                 [program, "list"], env=environ, capture_output=True, text=True, check=True
             ).stdout.splitlines()
-            for program in (shim, shim.parent / "real")
+            for program in (shim, shim.parent / "runc")
         ]
         ignored = [next(x for x in lines if x.startswith("SigIgn")) for lines in said]
         assert ignored[0] == ignored[1]
@@ -86,8 +86,23 @@ def test_signals_and_environment_are_those_of_the_caller(shim: Path) -> None:
         assert given == {f"{key}={value}" for key, value in environ.items()}
 
 
+def test_a_wrapper_that_leads_back_is_an_error_and_no_loop(shim: Path, tmp_path: Path) -> None:
+    """nvidia-container-runtime as our runtime, and we as one of its own."""
+    wrapper = tmp_path / "nvidia-container-runtime"
+    wrapper.write_text(f'#!/bin/sh\nexec {shim} "$@"\n')
+    wrapper.chmod(0o755)
+    for environ in ({"CLIP_RUNC_RUNTIME": str(wrapper)}, {"CLIP_RUNC_CAME_FROM": "1"}):
+        done = subprocess.run(
+            [shim, "state", "x"], env=environ, capture_output=True, text=True, timeout=30,
+            check=False,
+        )  # fmt: skip
+        looped = "CLIP_RUNC_RUNTIME" in environ
+        assert done.returncode == looped
+        assert (f"{wrapper} leads back to clip-runc" in done.stderr) is looped
+
+
 def test_descriptors_are_those_of_the_caller(shim: Path, tmp_path: Path) -> None:
-    (shim.parent / "real").write_text("#!/bin/sh\nls /proc/self/fd\n")
+    (shim.parent / "runc").write_text("#!/bin/sh\nls /proc/self/fd\n")
     extra = os.open(tmp_path, os.O_RDONLY)
     try:
         done = subprocess.run(
@@ -103,11 +118,11 @@ def test_descriptors_are_those_of_the_caller(shim: Path, tmp_path: Path) -> None
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_stdio_stays_closed(shim: Path, closed: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    (shim.parent / "real").write_text(f"#!/bin/sh\nls -l /proc/$$/fd > {out} 2>/dev/null\n")
+    (shim.parent / "runc").write_text(f"#!/bin/sh\nls -l /proc/$$/fd > {out} 2>/dev/null\n")
     command = f"{shim} list {closed}"
     subprocess.run(["/bin/sh", "-c", command], check=True)
     ours = [line.split()[-3] for line in out.read_text().splitlines()[1:]]
-    (shim.parent / "direct").write_bytes((shim.parent / "real").read_bytes())
+    (shim.parent / "direct").write_bytes((shim.parent / "runc").read_bytes())
     (shim.parent / "direct").chmod(0o755)
     subprocess.run(["/bin/sh", "-c", f"{shim.parent}/direct list {closed}"], check=True)
     theirs = [line.split()[-3] for line in out.read_text().splitlines()[1:]]

@@ -49,7 +49,8 @@ def test_a_bundle_without_root() -> None:
 )
 def test_the_first_hook(hooks: dict[str, object]) -> None:
     PoststopHook("/h", ["a"]).apply(hooks)
-    entry = {"path": "/h", "args": ["/h", "a"], "env": [], "timeout": TIMEOUT_SECONDS}
+    entry = {"path": "/h", "args": ["/h", "a"], "timeout": TIMEOUT_SECONDS}
+    entry["env"] = ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"]
     assert hooks == {"hooks": {"poststop": [entry]}}
 
 
