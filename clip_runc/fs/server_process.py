@@ -62,6 +62,11 @@ class ServerProcess:
         self.on_death: Callable[[], None] = _nothing
         self.on_message: Callable[[protocol.Message], None] = _ignore
 
+    @property
+    def condition(self) -> str:
+        """In a word: ``serving``, ``starting`` or ``dead``."""
+        return "serving" if self.serving else "starting" if self.pid else "dead"
+
     def begin(self, device: int, store: int) -> None:
         """Start the first one, and from now on keep one running."""
         self._device, self._store = device, store

@@ -13,7 +13,7 @@ import signal
 import socket
 import time
 
-from clip_runc import __version__, config
+from clip_runc import config
 from clip_runc import log as logs
 from clip_runc.errors import ClipError, ServerError
 from clip_runc.fs import daemon, handover, linger, mounting, protocol, start
@@ -22,6 +22,7 @@ from clip_runc.fs.images import Images
 from clip_runc.fs.keeping import Keeping
 from clip_runc.fs.loop import Loop
 from clip_runc.fs.replays import Replays
+from clip_runc.fs.requests import Requests
 from clip_runc.fs.server_process import ServerProcess
 from clip_runc.fs.state import Process, State
 from clip_runc.linux.files import lock
@@ -31,7 +32,6 @@ from clip_runc.linux.processes import in_child, kill, spawn
 log = logging.getLogger("clip_runc.clipd")
 
 _DEATH_SECONDS = 5.0
-_STATUS_SECONDS = 2.0
 # after a start: the container that it is for is made first
 _GC_SECONDS = 1.0
 
@@ -47,15 +47,18 @@ class Supervisor:
         self._settings = settings
         self._state = state
         self.loop = Loop()
-        self._idle = linger.Idleness(settings)
-        self._releasing: set[str] = set()
         self._paths = paths
         self._device = -1
         self._stopping = False
         self._server = ServerProcess(self.loop, log, settings, paths, init=state.init)
         self._images = Images(state, self._server, log)
-        self._replays = Replays(self.loop, self._images, settings)
+        self._lingering = linger.Lingering(self.loop, log, settings, state, self._images)
         self._keeping = Keeping(self.loop, log, settings, paths, state)
+        replays = Replays(self.loop, self._images, settings)
+        own = {"stop": self._stop_asked, "upgrade": self._upgrade}
+        self._requests = Requests(
+            self.loop, settings, state, self._server, self._images, replays, self._keeping, own
+        )
         self._server.on_ready = self._images.server_ready
         self._server.on_start = self._note_server
         self._server.on_death = self._images.server_died
@@ -68,8 +71,8 @@ class Supervisor:
         store = os.open(self._settings.store_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         self._keeping.begin(device, listener.fileno(), sock, keeper_pid)
         self._server.begin(device, store)
-        Clients(self.loop, listener, self._from_client)
-        self.loop.every(min(30.0, max(0.5, self._settings.image_linger / 4)), self._sweep)
+        Clients(self.loop, listener, self._requests.handle)
+        self._lingering.begin()
         self.loop.later(_GC_SECONDS, self._collect)
 
     def _note(self, role: str, pid: int, device: int) -> None:
@@ -79,80 +82,7 @@ class Supervisor:
     def _note_server(self, pid: int, device: int) -> None:
         self._note("server", pid, device)
 
-    # What clients ask.
-
-    def _from_client(self, connection: Connection, message: protocol.Message) -> None:
-        handlers = {
-            "attach": self._attach,
-            "detach": self._detach,
-            "trace": self._forward,
-            "status": self._status,
-            "stop": self._stop_asked,
-            "upgrade": self._upgrade,
-        }
-        handler = handlers.get(str(message.get("op")))
-        if handler is None:
-            raise ServerError(f"clipd knows no request {message.get('op')!r}", "is it outdated?")
-        handler(connection, message)
-
-    def _attach(self, connection: Connection, message: protocol.Message) -> None:
-        name = str(message.get("image"))
-        tree = f"{self._settings.fuse_dir}/images/{name}"
-
-        def answer(found: protocol.Message) -> None:
-            connection.answer(found if "error" in found else {**found, "tree": tree})
-
-        self._images.attach(name, str(message.get("index")), answer)
-        self._replays.begin(name, message)
-
-    def _detach(self, connection: Connection, message: protocol.Message) -> None:
-        self._images.detach(str(message.get("image")), connection.answer)
-
-    def _forward(self, connection: Connection, message: protocol.Message) -> None:
-        self._images.ask(message, connection.answer)
-
-    def _status(self, connection: Connection, message: protocol.Message) -> None:
-        """An answer in any case: a server that is away is a thing to report."""
-        answered: list[bool] = []
-
-        def answer(found: protocol.Message) -> None:
-            if not answered:
-                answered.append(True)
-                connection.answer({**found, **self._own_status(found)})
-
-        self._images.ask({"op": "status"}, answer)
-        self.loop.later(_STATUS_SECONDS, lambda: answer({}))
-
-    def _own_status(self, found: protocol.Message) -> protocol.Message:
-        server = self._server
-        state = "serving" if server.serving else "starting" if server.pid else "dead"
-        found.pop("pid", None)
-        return {
-            "supervisor": {"pid": os.getpid()},
-            "keeper": {"pid": self._keeping.pid},
-            "server": {"pid": server.pid, "restarts": server.restarts, "state": state},
-            "version": __version__,
-            "restarts": server.restarts,
-            "mode": self._mode(),
-            "mount": self._settings.fuse_dir,
-            "mounts": [
-                {"image": name, "directory": f"{self._settings.image_mount_dir}/{name}"}
-                for name in linger.mounted(self._settings)
-            ],
-            "store": {"directory": self._settings.store_dir, **_mapping(found.get("store"))},
-            "images": found.get("images", [{"manifest": name} for name in self._state.images]),
-            "fetched": found.get("fetched", 0),
-        }
-
-    def _mode(self) -> str:
-        """How images are mounted: as configured, or what ``auto`` found to work."""
-        if self._settings.layer_mode != "auto":
-            return self._settings.layer_mode
-        try:
-            with open(f"{self._settings.run_dir}/mode", encoding="ascii", errors="replace") as file:
-                return file.read(16)
-        except FileNotFoundError:
-            return "auto"
+    # What clients ask of us ourselves.
 
     def _stop_asked(self, connection: Connection, message: protocol.Message) -> None:
         connection.answer({})
@@ -221,31 +151,6 @@ class Supervisor:
             return
         self.loop.child(pid, lambda code: None)
 
-    def _sweep(self) -> None:
-        """Unmount and detach what no container has used for a while."""
-        names = {*self._state.images, *linger.mounted(self._settings)}
-        for name in set(self._idle.expired(names - self._images.busy())) - self._releasing:
-            self._releasing.add(name)
-            self._release(name)
-
-    def _release(self, name: str) -> None:
-        settings, before = self._settings, self._state.images.get(name)
-
-        def done(code: int, data: bytes) -> None:
-            self._releasing.discard(name)
-            # Whoever came after the child let go of the lock has attached it anew, and
-            # every attach makes a new object.
-            unchanged = self._state.images.get(name) is before
-            if code == 0 and data == b"yes" and unchanged and name not in self._images.busy():
-                released = _event("image-unmounted", image=name)
-                log.info("image %s is idle: unmounted", name, extra=released)
-                self._images.detach(name, lambda _: None)
-
-        def release() -> bytes:
-            return b"yes" if linger.release(settings, name) else b"no"
-
-        self.loop.output(*in_child(release), done)
-
     # The end.
 
     def stop(self) -> None:
@@ -277,10 +182,6 @@ class Supervisor:
 def _event(name: str, **fields: object) -> dict[str, object]:
     """What makes a record of the log an event (``clip_runc.log``)."""
     return {"fields": {"event": name, "pid": os.getpid(), **fields}}
-
-
-def _mapping(value: object) -> protocol.Message:
-    return value if isinstance(value, dict) else {}
 
 
 def _unlink(path: str) -> None:
