@@ -80,6 +80,11 @@ DEFAULTS: dict[str, object] = {
     "prefetch": True,
     # bytes a second that are fetched by a list; 0: as fast as it goes
     "prefetch_rate": 0,
+    # what an image lacks is fetched while a container uses it and no read waits, so that its layers
+    # are plain files at their next mount; off: most containers read a few per cent of their image
+    "background_fetch": False,
+    # bytes a second that are fetched in the background; 0: as fast as it goes
+    "background_rate": 16 << 20,
     # a new server is asked again what a dead one had taken; false: as Linux before 6.9, which
     # cannot, and ends such requests with an error
     "resend": True,
@@ -137,6 +142,8 @@ class Settings:
     fetch_threads: int
     prefetch: bool
     prefetch_rate: int
+    background_fetch: bool
+    background_rate: int
     resend: bool
     log_level: str
     log_format: str

@@ -20,10 +20,10 @@ def command(as_json: bool) -> None:
     """List containers: id, image, layer mode, what is not on this machine yet, what they wrote.
 
     Source says how the image was found, layers how many of it were on this machine when it was
-    mounted, start what its phases took. Lazy is the share of the image that was not fetched so far;
-    fetched are the compressed bytes that came for its layers since clipd's server runs. Containers
-    of one image share both. "-" is what clipd does not say: it does not run, or the image is
-    complete and detached.
+    mounted, start what its phases took. Lazy is the share of the image that was not fetched so far,
+    "fetching" where clipd fetches it in the background; fetched are the compressed bytes that came
+    for its layers since clipd's server runs. Containers of one image share both. "-" is what
+    clipd does not say: it does not run, or the image is complete and detached.
     """
     from clip_runc.telemetry.collect import status
     from clip_runc.telemetry.containers import views
@@ -41,7 +41,7 @@ def command(as_json: bool) -> None:
                 one.state.start.get("source", "-"),
                 one.state.mode,
                 one.state.start.get("layers", "-"),
-                share(one.lazy),
+                share(one.lazy) + (", fetching" if one.completing else ""),
                 amount(one.upper),
                 amount(one.fetched),
                 phases(one.state.start),

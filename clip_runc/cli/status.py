@@ -37,6 +37,10 @@ def _show(status: dict[str, Any]) -> None:
     click.echo(f"supervisor  pid {status['supervisor']['pid']}")
     click.echo(f"server      pid {server['pid']}, restarted {server['restarts']} times")
     click.echo(f"fetched     {size(status.get('fetched', 0))}")
+    background = status.get("background", {})
+    if background.get("enabled"):
+        what = str(background.get("image", ""))[:12] or "nothing now"
+        click.echo(f"background  {what}, {size(int(background.get('bytes', 0)))} so far")
     for image in status.get("images", ()):
         lazy = sum(not layer["complete"] for layer in image["layers"])
         parts = f"{len(image['layers'])} layers, {lazy} of them lazy"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from clip_runc.errors import ClipError, DigestMismatch
+from clip_runc.fs.background import Background
 from clip_runc.fs.recording import EVENTS, ObservedFetcher, Observers
 from clip_runc.fs.sources import Sources
 from clip_runc.fs.view import Image, LayerFile, View
@@ -54,7 +55,12 @@ class Catalog:
     """What the server has attached, and what it says about it."""
 
     def __init__(
-        self, view: View, store: ChunkStore, sources: Sources, prefetch_rate: int = 0
+        self,
+        view: View,
+        store: ChunkStore,
+        sources: Sources,
+        prefetch_rate: int = 0,
+        background_rate: int = 0,
     ) -> None:
         self.view = view
         self._store = store
@@ -65,6 +71,7 @@ class Catalog:
         self._fetchers: dict[str, ObservedFetcher] = {}
         self._fetches: deque[tuple[float, float, str, int, int, bool]] = deque(maxlen=EVENTS)
         self._replays: dict[str, Replay] = {}
+        self._background = Background(store, background_rate)
 
     def attach(self, index: int, manifest_hex: str, slot: int) -> dict[str, object]:
         """Serve the image whose .clip file is open as ``index``; its layers.
@@ -117,6 +124,7 @@ class Catalog:
 
     def detach(self, manifest_hex: str) -> None:
         """Serve it no longer."""
+        self.stop_completing(manifest_hex)
         self.view.detach(manifest_hex)
         old = self._open.pop(manifest_hex, None)
         if old is not None:
@@ -146,6 +154,20 @@ class Catalog:
         running = self._replays.pop(lease, None)
         if running is not None:
             running.stop()
+
+    def complete(self, manifest_hex: str, done: Callable[[int], None]) -> None:
+        """Fetch what is lacking of an image, in the background, until ``stop_completing``.
+
+        ``done`` is called in another thread when that is over, with the number of chunks that
+        are lacking still.
+        """
+        if manifest_hex not in self._open:
+            raise ClipError(f"sha256:{manifest_hex} is not attached", "attach it first")
+        self._background.begin(manifest_hex, self._open[manifest_hex].readers, done)
+
+    def stop_completing(self, manifest_hex: str) -> None:
+        """No container uses the image any more."""
+        self._background.end(manifest_hex)
 
     def trace(self, manifest_hex: str, part: str, start: int) -> dict[str, object]:
         """Rows of what was seen of an image from row ``start`` on, and where to go on (or -1).
@@ -186,7 +208,12 @@ class Catalog:
         store = self._store.stats().as_dict()
         quota = self._store.quota
         store.update(used_bytes=quota.used(), limit_bytes=quota.limit)
-        return {"images": images, "fetched": store["fetched_bytes"], "store": store}
+        return {
+            "images": images,
+            "fetched": store["fetched_bytes"],
+            "store": store,
+            "background": self._background.status(),
+        }
 
 
 def file_name(layer: Layer) -> str:

@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 
@@ -108,6 +109,8 @@ class Control:
             self._channel.answered(message)
         elif kind == "prefetch":
             self._prefetch(message)
+        elif kind == "complete":
+            self._complete(message)
         else:
             self._channel.send(
                 {"op": "reply", "id": message["id"], **self._answer(kind, message, fds)}
@@ -122,13 +125,28 @@ class Control:
         def done() -> None:
             self._channel.send(answer)
 
+        image, lease = str(message["image"]), str(message["lease"])
+        self._begin(answer, "prefetch", lambda: self._catalog.prefetch(image, texts, lease, done))
+
+    def _complete(self, message: protocol.Message) -> None:
+        """The answer comes when all is here that can be had, or when it was stopped."""
+        answer: protocol.Message = {"op": "reply", "id": message["id"]}
+
+        def done(left: int) -> None:
+            self._channel.send({**answer, "left": left})
+
+        image = str(message["image"])
+        self._begin(answer, "complete", lambda: self._catalog.complete(image, done))
+
+    def _begin(self, answer: protocol.Message, what: str, start: Callable[[], None]) -> None:
+        """Start what answers by itself later; answer where it cannot be started."""
         try:
-            self._catalog.prefetch(str(message["image"]), texts, str(message["lease"]), done)
+            start()
         except ClipError as error:
             self._channel.send({**answer, **protocol.error_message(error)})
         except Exception as error:  # as in _answer
-            log.exception("prefetch failed")
-            reason = f"prefetch failed in clipd: {type(error).__name__}: {error}"
+            log.exception("%s failed", what)
+            reason = f"{what} failed in clipd: {type(error).__name__}: {error}"
             self._channel.send({**answer, "error": "ServerError", "message": reason, "hint": ""})
 
     def _answer(self, kind: object, message: protocol.Message, fds: list[int]) -> protocol.Message:
@@ -141,6 +159,9 @@ class Control:
                 return {}
             if kind == "prefetch-stop":
                 self._catalog.stop_prefetch(str(message["lease"]))
+                return {}
+            if kind == "complete-stop":
+                self._catalog.stop_completing(str(message["image"]))
                 return {}
             if kind == "trace":
                 image, part = str(message["image"]), str(message["part"])

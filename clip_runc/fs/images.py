@@ -87,6 +87,10 @@ class Images:
         if self._server.ready:
             self._send(number)
 
+    def names(self) -> list[str]:
+        """The attached images."""
+        return list(self._state.images)
+
     def busy(self) -> set[str]:
         """The images that somebody waits for: not to be detached now."""
         return {waiting.image for waiting in self._waiting.values()}

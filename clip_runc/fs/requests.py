@@ -10,7 +10,7 @@ from clip_runc.fs import linger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from clip_runc.config import Settings
     from clip_runc.fs import protocol
@@ -18,17 +18,20 @@ if TYPE_CHECKING:
     from clip_runc.fs.images import Images
     from clip_runc.fs.keeping import Keeping
     from clip_runc.fs.loop import Loop
-    from clip_runc.fs.replays import Replays
     from clip_runc.fs.server_process import ServerProcess
     from clip_runc.fs.state import State
 
     Handler = Callable[[Connection, protocol.Message], None]
+    Attached = Callable[[str, protocol.Message], None]
 
 _STATUS_SECONDS = 2.0
 
 
 class Requests:
-    """``handle`` is for ``Clients``; ``others`` are requests that somebody else answers."""
+    """``handle`` is for ``Clients``; ``others`` are requests that somebody else answers.
+
+    ``on_attach`` hear of each image that is attached, and of the request.
+    """
 
     def __init__(
         self,
@@ -37,7 +40,7 @@ class Requests:
         state: State,
         server: ServerProcess,
         images: Images,
-        replays: Replays,
+        on_attach: Sequence[Attached],
         keeping: Keeping,
         others: Mapping[str, Handler],
     ) -> None:
@@ -46,7 +49,7 @@ class Requests:
         self._state = state
         self._server = server
         self._images = images
-        self._replays = replays
+        self._on_attach = on_attach
         self._keeping = keeping
         self._handlers: dict[str, Handler] = {
             "attach": self._attach,
@@ -71,7 +74,8 @@ class Requests:
             connection.answer(found if "error" in found else {**found, "tree": tree})
 
         self._images.attach(name, str(message.get("index")), answer)
-        self._replays.begin(name, message)
+        for attached in self._on_attach:
+            attached(name, message)
 
     def _detach(self, connection: Connection, message: protocol.Message) -> None:
         self._images.detach(str(message.get("image")), connection.answer)
@@ -109,6 +113,11 @@ class Requests:
             "store": {"directory": self._settings.store_dir, **_mapping(found.get("store"))},
             "images": found.get("images", [{"manifest": name} for name in self._state.images]),
             "fetched": found.get("fetched", 0),
+            "background": {
+                "enabled": self._settings.background_fetch,
+                "rate": self._settings.background_rate,
+                **_mapping(found.get("background")),
+            },
         }
 
 

@@ -74,7 +74,7 @@ def run(
         min(30.0, settings.read_timeout),
         settings.hosts_dirs,
     )
-    catalog = Catalog(View(), chunks, sources, settings.prefetch_rate)
+    catalog = Catalog(View(), chunks, sources, settings.prefetch_rate, settings.background_rate)
     pyfuse3.init(
         Operations(catalog.view, lambda: _take_device(device, init)), f"/dev/fd/{init}", set()
     )

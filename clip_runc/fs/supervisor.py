@@ -18,6 +18,7 @@ from clip_runc import log as logs
 from clip_runc.errors import ClipError, ServerError
 from clip_runc.fs import daemon, handover, linger, mounting, protocol, start
 from clip_runc.fs.clients import Clients, Connection, listen
+from clip_runc.fs.completing import Completing
 from clip_runc.fs.images import Images
 from clip_runc.fs.keeping import Keeping
 from clip_runc.fs.loop import Loop
@@ -54,10 +55,13 @@ class Supervisor:
         self._images = Images(state, self._server, log)
         self._lingering = linger.Lingering(self.loop, log, settings, state, self._images)
         self._keeping = Keeping(self.loop, log, settings, paths, state)
-        replays = Replays(self.loop, self._images, settings)
+        on_attach = (
+            Replays(self.loop, self._images, settings).begin,
+            Completing(self.loop, self._images, settings, log).begin,
+        )
         own = {"stop": self._stop_asked, "upgrade": self._upgrade}
         self._requests = Requests(
-            self.loop, settings, state, self._server, self._images, replays, self._keeping, own
+            self.loop, settings, state, self._server, self._images, on_attach, self._keeping, own
         )
         self._server.on_ready = self._images.server_ready
         self._server.on_start = self._note_server

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
@@ -46,7 +47,7 @@ from clip_runc.store.held import Held
 from clip_runc.store.layer_files import LayerFiles
 from clip_runc.store.stats import Stats
 from clip_runc.store.waiters import Waiter
-from clip_runc.store.wants import Wants
+from clip_runc.store.wants import DEMAND, Wants
 from clip_runc.store.workers import Job, Pool
 
 log = logging.getLogger(__name__)
@@ -148,6 +149,8 @@ class LayerState:
         """Serve ``waiter`` as soon as all its chunks are here."""
         first, last = self.geometry.span(waiter.offset, waiter.end)
         with self.pool.lock:
+            if urgency == DEMAND:
+                self.pool.demanded = time.monotonic()
             closed = self.closed
             if not closed:
                 for chunk in range(first, last + 1):

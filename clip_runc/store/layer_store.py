@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 
 from clip_runc.errors import StoreError
@@ -91,6 +92,12 @@ class ChunkStore:
         """The layers that are open."""
         with self._lock:
             return [reader for reader, _ in self._readers.values()]
+
+    def quiet(self) -> float:
+        """Seconds since a read had to wait for data; infinite where none had."""
+        if len(self._pool.deadlines):
+            return 0.0
+        return time.monotonic() - self._pool.demanded
 
     def stats(self) -> Stats:
         """The sum over all layers since the store was opened."""

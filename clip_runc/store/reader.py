@@ -184,6 +184,16 @@ class LayerReader:
         """How many chunks are on disk and verified."""
         return self._state.states.present
 
+    def lacking(self) -> list[int]:
+        """The chunks that are not."""
+        table = self._state.states.table
+        return [chunk for chunk, state in enumerate(table) if state != PRESENT]
+
+    @property
+    def storing(self) -> bool:
+        """Whether the last chunk that came could be stored."""
+        return self._state.storing
+
     def add_source(self, source: Source) -> None:
         """Another place where the bytes can be had (for ``ChunkStore``)."""
         self._sources.add(source)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -85,6 +86,7 @@ class Pool:
         self.deadlines = Deadlines()
         self.in_flight = 0
         self.peak_in_flight = 0
+        self.demanded = -math.inf  # when a read had to wait last (time.monotonic)
         self._threads = max(1, threads)
         self._alive = 0
         self._idle = 0

@@ -61,6 +61,7 @@ def families(settings: Settings, found: Status | None, seen: Starts) -> Iterator
         yield from _processes(found)
         yield from _images(found)
         yield from _store(_table(found, "store"))
+        yield from _background(_table(found, "background"))
 
 
 def _events(settings: Settings, seen: Starts) -> Iterator[Family]:
@@ -156,6 +157,14 @@ def _store(store: Status) -> Iterator[Family]:
     yield size.add(_count(store, "used_bytes"))
     limit = Family("clip_runc_store_limit_bytes", "gauge", "The limit of it; 0 is none.")
     yield limit.add(_count(store, "limit_bytes"))
+
+
+def _background(background: Status) -> Iterator[Family]:
+    running = Family("clip_runc_background_images", "gauge", "Images being completed now: 0 or 1.")
+    yield running.add(bool(background.get("image")))
+    name = "clip_runc_background_bytes_total"
+    asked = Family(name, "counter", "Compressed bytes asked for to complete images.")
+    yield asked.add(_count(background, "bytes"))
 
 
 def _table(value: Status, key: str) -> Status:

@@ -20,7 +20,8 @@ class View(NamedTuple):
     ``lazy`` is the share of its image that is not on this machine, 0 to 1, and ``fetched`` the
     compressed bytes that came for its layers since clipd's server runs; None where clipd does not
     say, because it does not run or the image is not attached.  ``upper`` is what the container
-    wrote, in bytes on disk; None where counting took too long.
+    wrote, in bytes on disk; None where counting took too long.  ``completing``: what its
+    image lacks is being fetched in the background.
     """
 
     state: State
@@ -28,6 +29,7 @@ class View(NamedTuple):
     lazy: float | None
     fetched: int | None
     upper: int | None
+    completing: bool = False
 
     def as_dict(self) -> dict[str, object]:
         """For ``--json``."""
@@ -43,6 +45,7 @@ class View(NamedTuple):
             "created": state.created,
             "start": state.start,
             "lazy": self.lazy,
+            "completing": self.completing,
             "fetched_bytes": self.fetched,
             "upper_bytes": self.upper,
         }
@@ -55,13 +58,15 @@ def views(settings: Settings, status: Status | None) -> list[View]:
         for image, references in list_images(settings)
     }
     images = {str(one.get("manifest")): one for one in (status or {}).get("images", [])}
+    background = (status or {}).get("background", {})
     end = time.monotonic() + _SECONDS
     found = []
     for state in list_states(settings):
         layers = images.get(state.image, {}).get("layers")
         lazy, fetched = _shares(layers) if layers else (None, None)
         upper = tree_bytes(f"{directory(settings, state.key)}/upper", end)
-        found.append(View(state, names.get(state.image, ""), lazy, fetched, upper))
+        completing = background.get("image") == state.image
+        found.append(View(state, names.get(state.image, ""), lazy, fetched, upper, completing))
     return found
 
 
