@@ -22,7 +22,11 @@ PROGRAMS = {
     "busybox": "busybox",
     "chromium": "chromium",
     "curl": "curl",
+    "depmod": "depmod",
+    "mkfs.ext4": "mkfs.ext4",
+    "mmdebstrap": "mmdebstrap",
     "openssl": "openssl",
+    "qemu-system-x86_64": "qemu-system-x86_64",
     "setpriv": "setpriv",
     "systemd-analyze": "systemd-analyze",
 }

@@ -16,6 +16,7 @@ from tests.kernels.initrd import PROBED
 from tests.kernels.roots import Root
 
 QEMU = "qemu-system-x86_64"
+_KERNEL = "console=ttyS0 root=/dev/vda quiet panic=-1 net.ifnames=0"
 _PROBE_SECONDS = 15
 _TAIL = 30
 
@@ -28,9 +29,21 @@ class Machine:
     """One boot.  A context manager: the machine is dead afterwards, whatever happened."""
 
     def __init__(
-        self, root: Root, data: Path, scratch: Path, *, memory: int = 1536, snapshot: bool = True
+        self,
+        root: Root,
+        data: Path,
+        scratch: Path,
+        arguments: dict[str, str],
+        *,
+        memory: int = 1536,
+        snapshot: bool = True,
+        reboots: bool = False,
     ) -> None:
-        """``snapshot``: nothing that is written to the disk lasts."""
+        """``arguments``: what ``guest.commands.arguments`` gives, ``programs`` among them.
+
+        ``snapshot``: nothing that is written to the root's disk lasts.  ``reboots``: a guest that
+        boots again does so; else that is its end, after a panic too.
+        """
         self.console = scratch / "console"
         self._results = scratch / "results"
         self._results.write_bytes(b"")
@@ -39,10 +52,12 @@ class Machine:
         cached = "unsafe" if snapshot else "writeback"
         disk = f"file={root.disk},format=raw,if=virtio,snapshot={kept},cache={cached}"
         command = [
+            "setpriv", "--pdeathsig", "KILL",  # it ends with us, however we end
             *_command(root, accelerator(root), memory),
+            *(() if reboots else ("-no-reboot",)),
             "-drive", disk,
             "-drive", f"file={data},format=raw,if=virtio,readonly=on",
-            "-append", "console=ttyS0 root=/dev/vda quiet panic=-1 net.ifnames=0",
+            "-append", " ".join([_KERNEL, *(f"clip.{k}={v}" for k, v in arguments.items())]),
             "-serial", f"file:{self.console}", "-serial", f"file:{self._results}",
         ]  # fmt: skip
         self.process = subprocess.Popen(
@@ -83,6 +98,10 @@ class Machine:
                         raise GuestFailed(f"nothing more in {seconds:.0f} s:\n{self.tail()}")
                     time.sleep(0.1)
 
+    def so_far(self) -> list[dict[str, Any]]:
+        """All reports; a power cut may have come in the middle of the last."""
+        return [json.loads(line) for line in self._results.read_bytes().split(b"\n")[:-1]]
+
     def tail(self) -> str:
         """The end of its console."""
         if not self.console.exists():
@@ -94,7 +113,7 @@ class Machine:
 def _command(root: Root, accel: str, memory: int) -> list[str]:
     return [
         QEMU, "-accel", accel, "-cpu", "host" if accel == "kvm" else "max", "-smp", "2",
-        "-m", str(memory), "-nodefaults", "-no-reboot", "-display", "none", "-nic", "none",
+        "-m", str(memory), "-nodefaults", "-display", "none", "-nic", "none",
         "-kernel", str(root.kernel), "-initrd", str(root.initrd),
         "-device", "virtio-rng-pci",
     ]  # fmt: skip
@@ -106,7 +125,7 @@ def accelerator(root: Root) -> str:
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         command = [
             *_command(root, "kvm", 256), "-serial", "stdio",
-            "-append", "console=ttyS0 quiet panic=-1 clip.probe",
+            "-append", "console=ttyS0 quiet panic=-1 clip.probe", "-no-reboot",
         ]  # fmt: skip
         try:
             done = subprocess.run(

@@ -6,11 +6,13 @@ The wheel itself is not in them: it is installed in the running machine, as its 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import subprocess
 import tempfile
+import time
 import tomllib
 from pathlib import Path
 from typing import NamedTuple
@@ -23,10 +25,11 @@ VENV = "/opt/clip-runc/venv"
 RESULTS = "/dev/ttyS1"
 DATA = "/clip-test"
 _SIZE = "3G"
+_UNUSED_SECONDS = 24 * 3600
 _PACKAGES = (
     "systemd-sysv", "dbus", "kmod", "udev", "iproute2", "procps", "ca-certificates",
     "python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libfuse3-dev", "libcap-dev",
-    "fuse3", "runc", "crun", "containerd", "podman", "docker-registry",
+    "fuse3", "apparmor", "runc", "crun", "containerd", "podman", "docker-registry",
 )  # fmt: skip
 # Nothing of the kernel's package is run: no initramfs of the distribution is made.
 _KERNEL = """
@@ -45,7 +48,8 @@ After=multi-user.target
 
 [Service]
 Type=exec
-ExecStart=/usr/bin/python3 {DATA}/guest.py {RESULTS}
+Environment=PYTHONPATH={DATA} PYTHONDONTWRITEBYTECODE=1
+ExecStart=/usr/bin/python3 -m tests.kernels.guest.start {RESULTS}
 StandardOutput=journal+console
 StandardError=journal+console
 
@@ -55,17 +59,18 @@ WantedBy=default.target
 
 
 class Release(NamedTuple):
-    """A release to be tested, and what apt calls it."""
+    """A release to be tested, what apt calls it, and packages that only some have."""
 
     name: str
     suite: str
     title: str
+    packages: tuple[str, ...] = ()
 
 
 RELEASES = {
     "debian12": Release("debian12", "bookworm", "Debian 12"),
-    "debian13": Release("debian13", "trixie", "Debian 13"),
-    "testing": Release("testing", "forky", "Debian testing"),
+    "debian13": Release("debian13", "trixie", "Debian 13", ("criu",)),
+    "testing": Release("testing", "forky", "Debian testing", ("criu",)),
 }
 
 
@@ -82,16 +87,26 @@ def root(cache: Path, release: Release) -> Root:
 
     ``cache`` must not be on a file system that small machines keep in memory: a root is 1 GB.
     """
+    cache.mkdir(parents=True, exist_ok=True)
     place = cache / f"{release.suite}-{_key(release)}"
-    if not place.exists():
-        for old in cache.glob(f"{release.suite}-*"):
-            shutil.rmtree(old)
-        part = cache / f"{release.suite}.part"
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _make(part, release)
-        part.rename(place)
+    with (cache / f"{release.suite}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not place.exists():
+            _remove_old(cache, release)
+            part = cache / f"{release.suite}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            _make(part, release)
+            part.rename(place)
+    os.utime(place)
     return Root(place / "vmlinuz", place / "initrd", place / "root.ext4")
+
+
+def _remove_old(cache: Path, release: Release) -> None:
+    """Roots of it that nobody has used for a while; another tree may use another one."""
+    for old in cache.glob(f"{release.suite}-*"):
+        if old.stat().st_mtime < time.time() - _UNUSED_SECONDS:
+            shutil.rmtree(old)
 
 
 def _needs() -> list[str]:
@@ -101,7 +116,7 @@ def _needs() -> list[str]:
 
 
 def _key(release: Release) -> str:
-    parts = [release.suite, *_PACKAGES, *_needs(), _KERNEL, _UNIT]
+    parts = [release.suite, *_PACKAGES, *release.packages, *_needs(), _KERNEL, _UNIT]
     for name in ("roots.py", "initrd.py"):
         parts.append((Path(__file__).parent / name).read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -144,7 +159,7 @@ def _bootstrap(tree: Path, release: Release, log: Path) -> None:
             "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
             "--aptopt=Acquire::Languages none", "--aptopt=Acquire::Check-Valid-Until false",
             "--aptopt=Acquire::Retries 2", "--dpkgopt=force-unsafe-io", *excluded,
-            f"--include={','.join(_PACKAGES)}",
+            f"--include={','.join([*_PACKAGES, *release.packages])}",
             f'--customize-hook=sh -e {hook.name} "$1"',
             release.suite, tree, mirror(),
         ]  # fmt: skip
