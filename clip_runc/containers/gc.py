@@ -17,6 +17,7 @@ from clip_runc.containers.key import is_key
 from clip_runc.containers.state import exists, lock_path
 from clip_runc.images.local import is_hex
 from clip_runc.images.mount import mounted_images, unmount_image
+from clip_runc.images.strays import remove_strays
 from clip_runc.linux.files import boot_id, lock
 
 TYPE_CHECKING = False
@@ -38,7 +39,7 @@ def gc(settings: Settings, alive: Callable[[State], bool] | None = None) -> list
         idle = leases.idle_seconds(settings, image.manifest_hex, now)
         if idle >= settings.image_linger and unmount_image(settings, image.manifest_hex):
             done.append(f"mount of image {image.manifest_hex[:12]}, unused for {_words(idle)}")
-    return done
+    return done + [f"unfinished file {path}" for path in remove_strays(settings)]
 
 
 def gc_containers(settings: Settings, alive: Callable[[State], bool] | None = None) -> list[str]:

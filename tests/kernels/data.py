@@ -22,10 +22,14 @@ _BIG_BYTES = 8 << 20
 _POWER = {"power/alpha": "gzip", "power/beta": "zstd", "power/gamma": "none"}
 _SMALL, _SMALL_BYTES = 64, 64 << 10
 _PROGRAMS = Path("tests/kernels/guest")
+_NOT_SOURCE = (".git", "__pycache__", ".*_cache", ".hypothesis", "dist")
 
 
-def data_disk(scratch: Path) -> Path:
-    """Make it in ``scratch``; raises ``RuntimeError`` where something cannot be made."""
+def data_disk(scratch: Path, *, source: bool = False) -> Path:
+    """Make it in ``scratch``; raises ``RuntimeError`` where something cannot be made.
+
+    ``source``: this repository is on it too, as it is.
+    """
     tree = scratch / "data"
     tree.mkdir()
     made, expected = images(scratch / "layout")
@@ -41,6 +45,8 @@ def data_disk(scratch: Path) -> Path:
     for path in (REPOSITORY / _PROGRAMS).glob("*.py"):
         shutil.copy(path, tree / _PROGRAMS)
     wheel(tree)
+    if source:
+        shutil.copytree(REPOSITORY, tree / "source", ignore=shutil.ignore_patterns(*_NOT_SOURCE))
     disk = scratch / "data.ext4"
     run(["mkfs.ext4", "-q", "-F", "-d", tree, disk, "256M"], scratch / "mkfs.log")
     return disk

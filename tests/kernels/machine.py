@@ -16,7 +16,8 @@ from tests.kernels.initrd import PROBED
 from tests.kernels.roots import Root
 
 QEMU = "qemu-system-x86_64"
-_KERNEL = "console=ttyS0 root=/dev/vda quiet panic=-1 net.ifnames=0"
+_KERNEL = "console=ttyS0 root=/dev/vda quiet panic=-1 net.ifnames=0 mitigations=off"
+_NETWORK = ("-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=")
 _PROBE_SECONDS = 15
 _TAIL = 30
 
@@ -38,11 +39,13 @@ class Machine:
         memory: int = 1536,
         snapshot: bool = True,
         reboots: bool = False,
+        network: bool = False,
     ) -> None:
         """``arguments``: what ``guest.commands.arguments`` gives, ``programs`` among them.
 
         ``snapshot``: nothing that is written to the root's disk lasts.  ``reboots``: a guest that
-        boots again does so; else that is its end, after a panic too.
+        boots again does so; else that is its end, after a panic too.  ``network``: qemu passes on
+        what the guest asks of the world, as from this machine.
         """
         self.console = scratch / "console"
         self._results = scratch / "results"
@@ -55,6 +58,7 @@ class Machine:
             "setpriv", "--pdeathsig", "KILL",  # it ends with us, however we end
             *_command(root, accelerator(root), memory),
             *(() if reboots else ("-no-reboot",)),
+            *(_NETWORK if network else ("-nic", "none")),
             "-drive", disk,
             "-drive", f"file={data},format=raw,if=virtio,readonly=on",
             "-append", " ".join([_KERNEL, *(f"clip.{k}={v}" for k, v in arguments.items())]),
@@ -113,7 +117,7 @@ class Machine:
 def _command(root: Root, accel: str, memory: int) -> list[str]:
     return [
         QEMU, "-accel", accel, "-cpu", "host" if accel == "kvm" else "max", "-smp", "2",
-        "-m", str(memory), "-nodefaults", "-display", "none", "-nic", "none",
+        "-m", str(memory), "-nodefaults", "-display", "none",
         "-kernel", str(root.kernel), "-initrd", str(root.initrd),
         "-device", "virtio-rng-pci",
     ]  # fmt: skip
@@ -124,7 +128,7 @@ def accelerator(root: Root) -> str:
     """``kvm`` where it boots a machine, which is tried, or ``tcg``."""
     if os.access("/dev/kvm", os.R_OK | os.W_OK):
         command = [
-            *_command(root, "kvm", 256), "-serial", "stdio",
+            *_command(root, "kvm", 256), "-nic", "none", "-serial", "stdio",
             "-append", "console=ttyS0 quiet panic=-1 clip.probe", "-no-reboot",
         ]  # fmt: skip
         try:

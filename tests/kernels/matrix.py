@@ -21,28 +21,34 @@ CACHE = Path("/var/cache/clip-runc-tests/kernels")
 SCRATCH = Path("/var/tmp")
 NEEDED = (QEMU, "mmdebstrap", "mkfs.ext4", "depmod", "docker-registry", "busybox")
 PROGRAMS = "matrix"
-# An emulated guest takes four minutes; on a busy machine far more.
+# An emulated guest takes four minutes, far more on a busy machine.
 GUEST_SECONDS = 1800
+# What a program needs of its machine.
+OPTIONS = {"restart": {"reboots": True}, "provision": {"network": True}}
 Report = dict[str, Any]
 
 
 def guest(
-    release: Release, data: Path, scratch: Path, memory: int, programs: str = PROGRAMS
+    release: Release,
+    data: Path,
+    scratch: Path,
+    memory: int,
+    programs: str = PROGRAMS,
+    seconds: float = GUEST_SECONDS,
 ) -> Iterator[Report]:
     """What the guest reports, and lines of our own: its root, and the machine as a whole."""
     begun = time.monotonic()
 
     def line(check: str, text: str, *, ok: bool = True) -> Report:
-        seconds = round(time.monotonic() - begun, 1)
-        return {"check": check, "ok": ok, "text": text, "seconds": seconds}
+        spent = round(time.monotonic() - begun, 1)
+        return {"check": check, "ok": ok, "text": text, "seconds": spent}
 
     try:
         made = root(CACHE, release)
         yield line("root", made.disk.parent.name)
-        arguments = {"programs": programs}
-        reboots = programs == "restart"
-        with Machine(made, data, scratch, arguments, memory=memory, reboots=reboots) as machine:
-            yield from machine.reports(GUEST_SECONDS)
+        arguments, options = {"programs": programs}, OPTIONS.get(programs, {})
+        with Machine(made, data, scratch, arguments, memory=memory, **options) as machine:
+            yield from machine.reports(seconds)
         yield line("machine", accelerator(made))
     except (GuestFailed, RuntimeError) as error:
         yield line("machine", str(error), ok=False)

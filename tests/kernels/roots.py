@@ -24,12 +24,12 @@ from tests.kernels.initrd import write_initrd
 VENV = "/opt/clip-runc/venv"
 RESULTS = "/dev/ttyS1"
 DATA = "/clip-test"
-_SIZE = "3G"
+_SIZE = "6G"  # what is not used takes no place
 _UNUSED_SECONDS = 24 * 3600
+_SYSTEM = ("systemd-sysv", "dbus", "kmod", "udev", "iproute2", "procps", "ca-certificates")
 _PACKAGES = (
-    "systemd-sysv", "dbus", "kmod", "udev", "iproute2", "procps", "ca-certificates",
-    "python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libfuse3-dev", "libcap-dev",
-    "fuse3", "apparmor", "runc", "crun", "containerd", "podman", "docker-registry",
+    *_SYSTEM, "python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libfuse3-dev",
+    "libcap-dev", "fuse3", "apparmor", "runc", "crun", "containerd", "podman", "docker-registry",
 )  # fmt: skip
 # Nothing of the kernel's package is run: no initramfs of the distribution is made.
 _KERNEL = """
@@ -59,12 +59,24 @@ WantedBy=default.target
 
 
 class Release(NamedTuple):
-    """A release to be tested, what apt calls it, and packages that only some have."""
+    """A release to be tested, what apt calls it, and packages that only some have.
+
+    ``fresh``: it has what ``scripts/setup --dev`` takes from Debian, and nothing from PyPI.
+    """
 
     name: str
     suite: str
     title: str
     packages: tuple[str, ...] = ()
+    fresh: bool = False
+
+    def all_packages(self) -> list[str]:
+        """What is installed."""
+        if not self.fresh:
+            return [*_PACKAGES, *self.packages]
+        setup = [REPOSITORY / "scripts/setup", "--dev", "--packages"]
+        said = subprocess.run(setup, check=True, capture_output=True, text=True).stdout
+        return [*_SYSTEM, *said.split()]
 
 
 RELEASES = {
@@ -72,6 +84,7 @@ RELEASES = {
     "debian13": Release("debian13", "trixie", "Debian 13", ("criu",)),
     "testing": Release("testing", "forky", "Debian testing", ("criu",)),
 }
+FRESH = Release("fresh", "trixie", "Debian 13", fresh=True)
 
 
 class Root(NamedTuple):
@@ -88,12 +101,12 @@ def root(cache: Path, release: Release) -> Root:
     ``cache`` must not be on a file system that small machines keep in memory: a root is 1 GB.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    place = cache / f"{release.suite}-{_key(release)}"
-    with (cache / f"{release.suite}.lock").open("w") as lock:
+    place = cache / f"{release.name}-{_key(release)}"
+    with (cache / f"{release.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not place.exists():
             _remove_old(cache, release)
-            part = cache / f"{release.suite}.part"
+            part = cache / f"{release.name}.part"
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
             _make(part, release)
@@ -104,7 +117,7 @@ def root(cache: Path, release: Release) -> Root:
 
 def _remove_old(cache: Path, release: Release) -> None:
     """Roots of it that nobody has used for a while; another tree may use another one."""
-    for old in cache.glob(f"{release.suite}-*"):
+    for old in cache.glob(f"{release.name}-*"):
         if old.stat().st_mtime < time.time() - _UNUSED_SECONDS:
             shutil.rmtree(old)
 
@@ -116,7 +129,7 @@ def _needs() -> list[str]:
 
 
 def _key(release: Release) -> str:
-    parts = [release.suite, *_PACKAGES, *release.packages, *_needs(), _KERNEL, _UNIT]
+    parts = [release.suite, *release.all_packages(), *_needs()]
     for name in ("roots.py", "initrd.py"):
         parts.append((Path(__file__).parent / name).read_text())
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -126,7 +139,9 @@ def _make(part: Path, release: Release) -> None:
     tree = Path(tempfile.mkdtemp(prefix="clip-root-", dir=part))
     try:
         _bootstrap(tree, release, part / "log")
-        _install_needs(tree, part / "log")
+        _take_way_out(tree)
+        if not release.fresh:
+            _install_needs(tree, part / "log")
         _set_up(tree)
         _take_kernel(tree, part)
         run(
@@ -159,20 +174,23 @@ def _bootstrap(tree: Path, release: Release, log: Path) -> None:
             "mmdebstrap", "--mode=root", "--variant=minbase", "--format=directory",
             "--aptopt=Acquire::Languages none", "--aptopt=Acquire::Check-Valid-Until false",
             "--aptopt=Acquire::Retries 2", "--dpkgopt=force-unsafe-io", *excluded,
-            f"--include={','.join([*_PACKAGES, *release.packages])}",
+            f"--include={','.join(release.all_packages())}",
             f'--customize-hook=sh -e {hook.name} "$1"',
             release.suite, tree, mirror(),
         ]  # fmt: skip
         run(["unshare", "--mount", "--propagation=private", *command], log)
 
 
-def _install_needs(tree: Path, log: Path) -> None:
-    """pip in the root, with this machine's way to the index: its settings, names, certificates."""
-    for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf"):
+def _take_way_out(tree: Path) -> None:
+    """This machine's way to PyPI and Debian: settings, names, certificates."""
+    bundle = "etc/ssl/certs/ca-certificates.crt"
+    for name in ("etc/resolv.conf", "etc/hosts", "etc/pip.conf", bundle):
         if Path("/", name).exists():
             shutil.copyfile(Path("/", name), tree / name)
-    bundle = "etc/ssl/certs/ca-certificates.crt"
-    shutil.copyfile(Path("/", bundle), tree / bundle)
+
+
+def _install_needs(tree: Path, log: Path) -> None:
+    """What the wheel needs, by pip in the root."""
     script = (
         'cd "$1"; for name in dev proc; do mount --rbind /$name $name; done; shift; '
         'exec chroot . sh -ec "$@"'
@@ -183,8 +201,6 @@ def _install_needs(tree: Path, log: Path) -> None:
     )
     command: list[str | Path] = ["unshare", "--mount", "--propagation=private", "sh", "-ec", script]
     run([*command, "sh", tree, inside, "sh", *_needs()], log, {"TMPDIR": "/tmp"})
-    for name in ("etc/resolv.conf", "etc/pip.conf"):
-        (tree / name).unlink(missing_ok=True)
 
 
 def _set_up(tree: Path) -> None:

@@ -38,7 +38,7 @@ _NAME = "usr/share/clip-runc/self-test"
 
 
 def check(settings: Settings) -> list[Finding]:
-    """A line for each mode, and one if no mode works."""
+    """A line for each mode, and one for what a container gets."""
     if os.geteuid():
         return [Finding(FAIL, "self-test", "not root: nothing was mounted", "run it with sudo")]
     try:
@@ -54,16 +54,32 @@ def check(settings: Settings) -> list[Finding]:
                 config={"architecture": host_platform().partition("/")[2].partition("/")[0]},
             )  # fmt: skip
             reference = str(registry.reference("clip-runc/self-test", "1"))
-            found = [_mode(settings, base, mode, reference) for mode in MODES]
+            modes = {mode: _mode(settings, base, mode, reference) for mode in MODES}
     finally:
         left = _sweep(base)
-    if not any(finding.level == OK for finding in found):
-        text = "no layer mode works: containers cannot start from an index here"
-        found.append(Finding(FAIL, "self-test", text, "see what each mode above needs"))
+    working = [mode for mode, finding in modes.items() if finding.level == OK]
+    found = [*modes.values(), _chosen(settings.layer_mode, working)]
     if left:
         text = f"left behind: {', '.join(left)}"
         found.append(Finding(FAIL, "self-test", text, f"umount -l these, rm -r {base}"))
     return found
+
+
+def _chosen(wanted: str, working: list[str]) -> Finding:
+    """Which of them a container gets here, and why."""
+    subject, remedy = "layer mode", "see what each mode above needs"
+    if not working:
+        text = "none works: containers cannot start from an index here"
+        return Finding(FAIL, subject, text, remedy)
+    if wanted == "auto":
+        return Finding(
+            OK, subject, f"{working[0]}, the first of {', '.join(MODES)} that works here"
+        )
+    if wanted not in working:
+        text = f"layer_mode = {wanted} does not work here"
+        return Finding(FAIL, subject, text, f"{remedy}; layer_mode = auto takes {working[0]}")
+    why = "" if wanted == working[0] else f"; auto would take {working[0]}"
+    return Finding(OK, subject, f"{wanted}, by configuration{why}")
 
 
 def _layer() -> bytes:

@@ -25,15 +25,24 @@ from tests.kernels.guest.installed import (
 from tests.kernels.guest.reading import reader
 
 KILLS = 4
+MODE: list[str] = []
+"""What doctor said that containers get."""
 
 
 def doctor() -> str:
-    """Which layer modes work here; where one does not, its reason is said."""
+    """The layer mode that containers get here, and why others do not work."""
     findings = json.loads(run("clipctl", "doctor", "--json", check=False))
-    bad = [one for one in findings if one["level"] == "fail"]
+    found = {one["subject"]: one for one in findings}
+    bad = [one for one in findings if one["level"] == "failure"]
     assert not bad, bad
-    modes = [one for one in findings if one["subject"].startswith("mode ")]
-    return ", ".join(one["subject"][5:] for one in modes if one["level"] == "ok") + " work"
+    refused = [
+        f"{name[5:]}: {one['remedy']}"
+        for name, one in found.items()
+        if name.startswith("mode ") and one["level"] != "ok"
+    ]
+    chosen = found["layer mode"]["text"]
+    MODE.append(chosen.partition(",")[0])
+    return "; ".join([chosen, *refused])
 
 
 def by_hand() -> str:
@@ -42,9 +51,10 @@ def by_hand() -> str:
     run(RUNTIME, "run", "--detach", "--bundle", "/root/bundle", "hand")
     assert run(RUNTIME, "exec", "hand", *COMMAND.split()) == WANTED
     found = status()
+    assert [found["mode"]] == MODE, (found["mode"], MODE)
     groups = {cgroup(found[part]["pid"]) for part in ("supervisor", "server")}
     assert groups == {"/clip-runc"}, groups
-    return f"mode {found['mode']}"
+    return f"mode {found['mode']}, clipd in {groups.pop()}"
 
 
 def containerd() -> str:
