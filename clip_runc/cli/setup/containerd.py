@@ -23,6 +23,12 @@ _BEGIN = f"# clip-runc: {MARK}, removed by clipctl uninstall\n"
 _JOINED = f"\n{_BEGIN[:-1]} (after a line without end)\n"
 _END = "# clip-runc: end\n"
 _SECONDS = 20
+# containerd 1.x takes a file that names one handler to name them all: without this its own, runc,
+# would be gone, and with it the CRI service, whose default it is.
+_BUILT_IN = """\
+[plugins."{plugin}".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+"""
 
 
 def install(binary: str, root: str) -> Change:
@@ -39,8 +45,10 @@ def install(binary: str, root: str) -> Change:
         raise ConfigError(f"{root}{CONTAINERD} has a handler {HANDLER} already", "remove it first")
     head = text or f"version = {version}\n"
     begin = _BEGIN if head.endswith("\n") else _JOINED
-    options = dict(runtimes(document).get("runc", {}).get("options") or {})
-    new = head + begin + _block(CRI[version], binary, options) + _END
+    handlers = runtimes(document)
+    options = dict(handlers.get("runc", {}).get("options") or {})
+    kept = "" if handlers or version > 2 else _BUILT_IN.format(plugin=CRI[version])
+    new = head + begin + kept + _block(CRI[version], binary, options) + _END
     _parse(new, root)
     return Change(CONTAINERD, new, root=root)
 

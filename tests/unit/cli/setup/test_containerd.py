@@ -17,6 +17,8 @@ OWN = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "own/pause:1"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
     SystemdCgroup = true
     BinaryName = "/opt/runc"
@@ -97,7 +99,15 @@ def test_a_new_file_is_of_the_version_of_containerd(
     assert undo.text is None
 
 
-@pytest.mark.parametrize("text", ["", OWN])
+# as Debian's package has it: nothing about runtimes
+DEBIANS = f"""\
+version = 2
+[plugins."{CRI[2]}".cni]
+  bin_dir = "/usr/lib/cni"
+"""
+
+
+@pytest.mark.parametrize("text", ["", OWN, DEBIANS])
 def test_containerd_takes_it(tmp_path: Path, text: str) -> None:
     program = shutil.which("containerd")
     if program is None:
@@ -110,8 +120,10 @@ def test_containerd_takes_it(tmp_path: Path, text: str) -> None:
         text=True,
         check=True,
     ).stdout
-    handler = runtimes(tomllib.loads(dump))["clip-runc"]
+    found = runtimes(tomllib.loads(dump))
+    assert found["runc"]["runtime_type"] == "io.containerd.runc.v2", "containerd 1.x forgets it"
+    handler = found["clip-runc"]
     assert handler["options"]["BinaryName"] == "/bin/clip-runc"
     assert handler["container_annotations"] == ["dev.clip-runc.*"]
-    if text:
+    if text == OWN:
         assert 'sandbox_image = "own/pause:1"' in dump
