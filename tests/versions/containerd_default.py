@@ -56,7 +56,7 @@ state = "/run/containerd"
 
 @pytest.fixture(params=["default", "old"])
 def node(request: pytest.FixtureRequest, clip: ClipMachine, plain_ref: str) -> Iterator[Containerd]:
-    """The daemon with the configuration that the command made of its own, and of a short old one."""
+    """The daemon with what the command made of its own configuration, and of a short old one."""
     directory = clip.directory / "node"
     config = directory / "etc/containerd/config.toml"
     config.parent.mkdir(parents=True)
