@@ -12,7 +12,9 @@ from pathlib import Path
 from tests.integration.debian_images import apt_proxy, mirror
 
 CACHE = Path("/var/cache/clip-runc-tests/versions")
-_PACKAGES = ("runc", "crun", "containerd", "podman", "conmon", "netavark", "docker.io", "docker-cli")
+_PACKAGES = (
+    "runc", "crun", "containerd", "podman", "conmon", "netavark", "docker.io", "docker-cli",
+)  # fmt: skip
 _PROGRAMS = (
     "usr/sbin/runc", "usr/bin/crun", "usr/bin/containerd", "usr/bin/containerd-shim-runc-v2",
     "usr/bin/ctr", "usr/bin/podman", "usr/bin/conmon", "usr/sbin/dockerd", "usr/bin/docker",
