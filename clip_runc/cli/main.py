@@ -45,6 +45,7 @@ COMMANDS = {
     "top": "show containers and rates of fetches, live",
     "umount": "undo clipctl mount",
     "uninstall": "undo clipctl install",
+    "unshare": "run a command in an ordinary user's namespaces",
     "upgrade": "replace a running clipd by the installed version, under load",
     "verify": "check an index: structure, seed's symptoms, layers in the registry",
 }
@@ -76,10 +77,16 @@ class Commands(click.Group):
 @click.option(
     "--config", type=click.Path(dir_okay=False), help="Configuration file in place of the default."
 )
-def clipctl(config: str | None) -> None:
+@click.pass_context
+def clipctl(context: click.Context, config: str | None) -> None:
     """Index images, look into them, mount and run them lazily."""
     if config:
         os.environ["CLIP_RUNC_CONFIG"] = config
+    asks_for_help = not {"-h", "--help"}.isdisjoint(sys.argv)
+    if os.geteuid() and context.invoked_subcommand and not asks_for_help:
+        from clip_runc.cli.entering import enter_for
+
+        enter_for(context.invoked_subcommand)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ import time
 from clip_runc.errors import ServerError
 from clip_runc.linux.cgroups import leave, lower_oom_score
 from clip_runc.linux.files import lock, make_private_dir
-from clip_runc.linux.privileges import close_all_but, set_name
+from clip_runc.linux.privileges import attainable, close_all_but, set_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def make_directories(settings: Settings) -> None:
     make_private_dir(settings.run_dir, 0o711)
     make_private_dir(settings.lock_dir)
     make_private_dir(settings.control_dir)
-    owner = settings.server_uid
+    owner = attainable(settings.server_uid)
     make_private_dir(settings.store_dir, 0o700, (owner, owner))
 
 

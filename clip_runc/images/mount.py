@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 
+from clip_runc.config import is_rootless
 from clip_runc.errors import ClipError, MountFailed
 from clip_runc.images.local import at, is_hex, leases_of
 
@@ -206,6 +207,11 @@ def _mount(
 
 
 def _forced(mode: str, error: MountFailed) -> MountFailed:
+    if mode != "tree" and is_rootless():
+        message = (
+            f'layer_mode = "{mode}" does not work in a user namespace: EROFS is for root of the'
+        )
+        return MountFailed(f"{message} machine", 'layer_mode = "auto" or "tree"', error.errno)
     message = f'layer_mode = "{mode}" does not work here: {error.message}'
     return MountFailed(message, error.hint or 'layer_mode = "auto" takes what works', error.errno)
 
@@ -214,6 +220,8 @@ def _modes(settings: Settings) -> Sequence[str]:
     """What to try, in order: the mode that worked last on this boot comes first."""
     if settings.layer_mode != "auto":
         return (settings.layer_mode,)
+    if is_rootless():
+        return ("tree",)  # the kernel lets nobody else mount EROFS
     try:
         with open(f"{settings.run_dir}/mode", encoding="ascii") as file:
             known = file.read(16)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from clip_runc.config import is_rootless
 from clip_runc.errors import MountFailed
 from clip_runc.linux import syscalls
 from clip_runc.linux.mountinfo import Mount, is_mountpoint, mounts
@@ -79,9 +80,18 @@ def mount_overlay(
         ("index", "off"),
         ("metacopy", "off"),
     ]
-    if label:
-        options.append(("context", label))
+    options += overlay_extras(label)
     mount_filesystem("overlay", "clip", options, target, MS_NODEV | (MS_NOSUID if nosuid else 0))
+
+
+def overlay_extras(label: str) -> list[tuple[str, str | None]]:
+    """SELinux's context, and where overlayfs keeps its own marks in a user namespace.
+
+    There ``trusted.*`` xattrs cannot be set, and without any a directory that replaces another
+    cannot be told from one that is merged with it (``userxattr``, Linux 5.11).
+    """
+    extras: list[tuple[str, str | None]] = [("context", label)] if label else []
+    return [*extras, ("userxattr", None)] if is_rootless() else extras
 
 
 def _overlay_escape(path: str) -> str:

@@ -25,6 +25,7 @@ PROGRAMS = {
     "depmod": "depmod",
     "mkfs.ext4": "mkfs.ext4",
     "mmdebstrap": "mmdebstrap",
+    "newuidmap": "newuidmap",
     "openssl": "openssl",
     "qemu-system-x86_64": "qemu-system-x86_64",
     "setpriv": "setpriv",

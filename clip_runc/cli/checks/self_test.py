@@ -18,7 +18,7 @@ import time
 
 from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
 from clip_runc.cli.checks.storage import existing
-from clip_runc.config import Settings
+from clip_runc.config import Settings, is_rootless
 from clip_runc.containers.api import OverlayMounter
 from clip_runc.errors import ClipError
 from clip_runc.fs.client import Client
@@ -40,7 +40,8 @@ _NAME = "usr/share/clip-runc/self-test"
 def check(settings: Settings) -> list[Finding]:
     """A line for each mode, and one for what a container gets."""
     if os.geteuid():
-        return [Finding(FAIL, "self-test", "not root: nothing was mounted", "run it with sudo")]
+        text = "not root, and no user namespace: nothing was mounted"
+        return [Finding(FAIL, "self-test", text, "see the line about it above, or use sudo")]
     try:
         base = tempfile.mkdtemp(prefix="clip-doctor-", dir=existing(settings.state_dir))
     except OSError as error:
@@ -54,7 +55,8 @@ def check(settings: Settings) -> list[Finding]:
                 config={"architecture": host_platform().partition("/")[2].partition("/")[0]},
             )  # fmt: skip
             reference = str(registry.reference("clip-runc/self-test", "1"))
-            modes = {mode: _mode(settings, base, mode, reference) for mode in MODES}
+            tried = MODES[-1:] if is_rootless() else MODES
+            modes = {mode: _mode(settings, base, mode, reference) for mode in tried}
     finally:
         left = _sweep(base)
     working = [mode for mode, finding in modes.items() if finding.level == OK]
