@@ -50,7 +50,8 @@ _STRING_LIMIT = 255  # fsconfig(2) copies values with strndup_user(…, 256)
 _PAGE_LIMIT = 4095  # mount(2) copies one page of options
 
 _HINTS = {
-    errno.EPERM: "mounting needs root with CAP_SYS_ADMIN in the host's mount namespace",
+    errno.EPERM: "mounting needs CAP_SYS_ADMIN over the mount namespace: be root, in a container"
+    " privileged, in a user namespace with unshare --mount",
     errno.EACCES: "a device or directory on the path may not be used; check its owner and mode",
     errno.ENODEV: "the kernel lacks this file system; load its module (modprobe)",
     errno.ENOENT: "a path among the options or the target does not exist",
