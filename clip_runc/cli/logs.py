@@ -35,11 +35,12 @@ def command(follow: bool, count: int) -> int:
 
 
 def runs_under_systemd() -> bool:
-    """Is clipd a unit that is active?"""
+    """Is clipd a unit that is active, or that the next container starts?"""
     if not os.path.isdir("/run/systemd/system"):
         return False
     try:
-        done = subprocess.run(["systemctl", "--quiet", "is-active", UNIT], check=False)
+        units = [UNIT, "clipd.socket"]
+        done = subprocess.run(["systemctl", "--quiet", "is-active", *units], check=False)
     except OSError:
         return False
     return done.returncode == 0
