@@ -89,6 +89,9 @@ DEFAULTS: dict[str, object] = {
     "background_fetch": False,
     # bytes a second that are fetched in the background; 0: as fast as it goes
     "background_rate": 16 << 20,
+    # the kernel keeps what containers read once and not in the store's cache as well; false: where
+    # memory is plenty, and many images share layers
+    "drop_pages": True,
     # a new server is asked again what a dead one had taken; false: as Linux before 6.9, which
     # cannot, and ends such requests with an error
     "resend": True,
@@ -148,6 +151,7 @@ class Settings:
     prefetch_rate: int
     background_fetch: bool
     background_rate: int
+    drop_pages: bool
     resend: bool
     log_level: str
     log_format: str

@@ -15,7 +15,7 @@ from typing import Any
 
 from clip_runc.fs import client
 from clip_runc.images import local
-from clip_runc.linux.mount import mount_erofs, mounts, unmount
+from clip_runc.linux.mount import mount_erofs, mount_overlay, mounts, unmount
 from tests.integration.busybox_images import entry, tar
 from tests.integration.clip_machine import ClipMachine, processes_of
 from tests.integration.image_maker import Image, write_image, write_layer
@@ -53,9 +53,14 @@ def survival_image(layout: Path) -> Image:
 
 
 class Served:
-    """The image, attached to a clipd of its own and mounted as EROFS over FUSE."""
+    """The image, attached to a clipd of its own; an overlay of it is ``target``.
 
-    def __init__(self, machine: ClipMachine, reference: str, image: Image) -> None:
+    Below the overlay is EROFS over FUSE, or the tree that FUSE shows, by ``mode``.
+    """
+
+    def __init__(
+        self, machine: ClipMachine, reference: str, image: Image, mode: str = "erofs"
+    ) -> None:
         self.machine = machine
         self.settings = machine.settings
         machine.index(reference)
@@ -64,12 +69,19 @@ class Served:
         self.local = found
         self.layer_hex = image.layers[0].diff_id.removeprefix("sha256:")
         self.running: list[subprocess.Popen[str]] = []
-        self.target = machine.directory / "erofs"
-        self.target.mkdir()
+        self.erofs, self.target, upper, work = (
+            machine.directory / name for name in ("erofs", "merged", "upper", "work")
+        )
+        for directory in (self.erofs, self.target, upper, work):
+            directory.mkdir()
         with client.ensure_clipd(self.settings) as clipd:
             answer: Any = clipd.attach(found.manifest_hex, found.index_path)
         self.layer = f"{self.settings.fuse_dir}/layers/{answer['layers'][0]['file']}"
-        mount_erofs(found.erofs_path, [self.layer], str(self.target))
+        lower = f"{self.settings.fuse_dir}/images/{found.manifest_hex}"
+        if mode == "erofs":
+            lower = str(self.erofs)
+            mount_erofs(found.erofs_path, [self.layer], lower)
+        mount_overlay(lower, str(upper), str(work), str(self.target), nosuid=True)
 
     def status(self) -> dict[str, Any]:
         with client.ensure_clipd(self.settings) as clipd:
@@ -95,12 +107,13 @@ class Served:
             time.sleep(0.05)
 
     def end(self) -> None:
-        """Readers and mount gone, whatever became of the test."""
+        """Readers and mounts gone, whatever became of the test."""
         for process in self.running:  # those that a failed test did not wait for
             process.kill()
             process.communicate()
-        while unmount(str(self.target)):
-            continue
+        for target in (self.target, self.erofs):
+            while unmount(str(target)):
+                continue
 
 
 def readers(served: Served, seconds: float) -> list[subprocess.Popen[str]]:

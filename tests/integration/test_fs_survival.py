@@ -43,14 +43,24 @@ def image(scratch: Path) -> Image:
 
 @pytest.fixture
 def served(
-    clip_with: Callable[..., ClipMachine], registry: DockerRegistry, image: Image
+    request: pytest.FixtureRequest,
+    clip_with: Callable[..., ClipMachine],
+    registry: DockerRegistry,
+    image: Image,
 ) -> Iterator[Served]:
+    """In ``erofs`` mode, or in that which the test says (``both_modes``)."""
+    need("erofs", "overlay")
     reference = push(image, registry.host, "fs/survival", "latest")
-    found = Served(clip_with(image_linger=300), reference, image)
+    mode = getattr(request, "param", "erofs")
+    found = Served(clip_with(image_linger=300), reference, image, mode)
     yield found
     found.end()
 
 
+both_modes = pytest.mark.parametrize("served", ["erofs", "tree"], indirect=True)
+
+
+@both_modes
 def test_server_killed_twenty_times_under_readers(served: Served) -> None:
     running = readers(served, 10)
     killed = set()
@@ -65,6 +75,7 @@ def test_server_killed_twenty_times_under_readers(served: Served) -> None:
     assert served.status()["server"]["restarts"] >= 15
 
 
+@both_modes
 @pytest.mark.parametrize(
     "roles",
     [
@@ -106,6 +117,7 @@ def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
         assert len(file.read(4096)) == 4096
 
 
+@both_modes
 def test_a_stopped_server_is_replaced(served: Served) -> None:
     pid = served.pid("server")
     os.kill(pid, signal.SIGSTOP)
@@ -119,6 +131,7 @@ def test_a_stopped_server_is_replaced(served: Served) -> None:
     assert not alive(pid)
 
 
+@both_modes
 def test_a_server_that_crashes_is_replaced(served: Served) -> None:
     running = readers(served, 5)
     for number in (signal.SIGSEGV, signal.SIGABRT):
@@ -133,6 +146,7 @@ def test_a_server_that_crashes_is_replaced(served: Served) -> None:
     assert finish(running, 30) >= FILES
 
 
+@both_modes
 def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
     """In a memory cgroup of its own (v1) that has no room: the kernel kills it."""
     need("memory cgroup v1")
@@ -150,6 +164,7 @@ def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
         group.rmdir()
 
 
+@both_modes
 def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
     running = readers(served, 5)
     for _ in range(2):
