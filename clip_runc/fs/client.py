@@ -255,9 +255,10 @@ def _start(settings: Settings) -> None:
         answer = pipe.read()
     os.waitpid(child, 0)  # the process that forked the daemon
     if answer != b"ready\n":
+        reason, _, hint = answer.decode(errors="replace").strip().partition("\n")
         raise ServerError(
-            f"clipd did not start: {answer.decode(errors='replace').strip() or 'it died'}",
-            f"its log is {settings.run_dir}/clipd.log",
+            f"clipd did not start: {reason or 'it died'}",
+            hint or f"its log is {settings.run_dir}/clipd.log",
         )
 
 

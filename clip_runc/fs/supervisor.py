@@ -60,7 +60,7 @@ def run(
     try:
         supervisor = _set_up(settings, paths, given)
     except ClipError as error:
-        _say(ready, f"{error}\n")
+        _say(ready, "".join(f"{' '.join(x.split())}\n" for x in (error.message, error.hint)))
         log.error("%s", error)
         raise SystemExit(1) from None
     _say(ready, "ready\n")

@@ -213,7 +213,8 @@ def _forced(mode: str, error: MountFailed) -> MountFailed:
         )
         return MountFailed(f"{message} machine", 'layer_mode = "auto" or "tree"', error.errno)
     message = f'layer_mode = "{mode}" does not work here: {error.message}'
-    return MountFailed(message, error.hint or 'layer_mode = "auto" takes what works', error.errno)
+    hint = f"{error.hint}; " if error.hint else ""
+    return MountFailed(message, f'{hint}layer_mode = "auto" takes what works', error.errno)
 
 
 def _modes(settings: Settings) -> Sequence[str]:

@@ -7,6 +7,7 @@ Layouts: include/uapi/linux/fuse.h.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -45,6 +46,15 @@ _WANTED = (
     | ALLOW_IDMAP
 )
 
+_DRIVER = "the kernel has no FUSE: modprobe fuse, or one with CONFIG_FUSE_FS"
+_HINTS = {
+    errno.ENOENT: "modprobe fuse; in a container, --device /dev/fuse",
+    errno.ENODEV: _DRIVER,
+    errno.ENXIO: _DRIVER,
+    errno.EPERM: "in a container, --device /dev/fuse",
+    errno.EACCES: "it has mode 0666 where udev makes it: chmod 666 /dev/fuse",
+}
+
 MAX_READ = 1 << 20
 _PAGE = os.sysconf("SC_PAGESIZE")
 _BUFFER = MAX_READ + (64 << 10)
@@ -59,10 +69,9 @@ def open_device() -> int:
     try:
         return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        message = f"/dev/fuse: {error.strerror}"
-        raise MountFailed(
-            message, "load the fuse module (modprobe fuse)", error.errno or 0
-        ) from None
+        code = error.errno or 0
+        hint = _HINTS.get(code, "see dmesg for the kernel's reason")
+        raise MountFailed(f"/dev/fuse: {error.strerror}", hint, code) from None
 
 
 def mount_fuse(device: int, target: str) -> None:

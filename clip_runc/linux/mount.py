@@ -53,7 +53,6 @@ _HINTS = {
     errno.EPERM: "mounting needs CAP_SYS_ADMIN over the mount namespace: be root, in a container"
     " privileged, in a user namespace with unshare --mount",
     errno.EACCES: "a device or directory on the path may not be used; check its owner and mode",
-    errno.ENODEV: "the kernel lacks this file system; load its module (modprobe)",
     errno.ENOENT: "a path among the options or the target does not exist",
     errno.ENOTBLK: "this kernel mounts EROFS from block devices only (files: Linux 6.12)",
     errno.EUCLEAN: "the EROFS image is damaged; index the image again",
@@ -135,6 +134,9 @@ def mount_filesystem(
 def _failure(fstype: str, source: str, target: str, error: OSError) -> MountFailed:
     code = error.errno or 0
     hint = _HINTS.get(code, "see dmesg for the kernel's reason")
+    if code == errno.ENODEV:
+        hint = f"the kernel has no {fstype}: modprobe {fstype}, or one with "
+        hint += f"CONFIG_{fstype.upper()}_FS"
     reason = error.strerror or os.strerror(code)
     name = errno.errorcode.get(code, str(code))
     return MountFailed(f"mount {fstype} {source} at {target}: {reason} [{name}]", hint, code)
