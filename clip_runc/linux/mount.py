@@ -100,13 +100,25 @@ def _overlay_escape(path: str) -> str:
     return path
 
 
-def mount_erofs(meta: str, devices: Sequence[str], target: str) -> None:
+def mount_erofs(meta: str, devices: Sequence[str], target: str, *, direct: bool = False) -> None:
     """Mount the EROFS image ``meta`` with its extra ``devices`` in the order of their ids.
 
-    Each is a regular file (Linux 6.12) or a block device.  Raises ``MountFailed``, with errno
-    ``ENOTBLK`` where this kernel wants block devices.
+    Each is a regular file (Linux 6.12) or a block device.  ``direct``: files are read past their
+    own page cache where this kernel can; they must be readable so (``storage.reads_sectors``).
+    Raises ``MountFailed``, with errno ``ENOTBLK`` where this kernel wants block devices.
     """
-    options = [("device", device) for device in devices]
+    options: list[tuple[str, str | None]] = [("device", device) for device in devices]
+    if direct:
+        try:
+            _mount_erofs([*options, ("directio", None)], meta, target)
+            return
+        except MountFailed as error:
+            if error.errno != errno.EINVAL:
+                raise
+    _mount_erofs(options, meta, target)
+
+
+def _mount_erofs(options: Sequence[tuple[str, str | None]], meta: str, target: str) -> None:
     mount_filesystem("erofs", meta, options, target, MS_RDONLY | MS_NODEV | MS_NOSUID)
 
 

@@ -22,6 +22,7 @@ PROGRAMS = {
     "busybox": "busybox",
     "chromium": "chromium",
     "curl": "curl",
+    "fincore": "fincore",
     "depmod": "depmod",
     "mkfs.ext4": "mkfs.ext4",
     "mmdebstrap": "mmdebstrap",
