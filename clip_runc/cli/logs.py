@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from clip_runc.cli.setup.systemd import is_running
 from clip_runc.config import load
 
 UNIT = "clipd.service"
@@ -36,7 +37,7 @@ def command(follow: bool, count: int) -> int:
 
 def runs_under_systemd() -> bool:
     """Is clipd a unit that is active, or that the next container starts?"""
-    if not os.path.isdir("/run/systemd/system"):
+    if not is_running():
         return False
     try:
         units = [UNIT, "clipd.socket"]

@@ -76,7 +76,7 @@ class PlayedSystemd(threading.Thread):
     # What an operator does.
 
     def restart(self) -> None:
-        """``systemctl restart``: returns when the next one is ready."""
+        """``systemctl restart``: returns when the next one was started."""
         self._do(lambda: self._kill(managed.LEAVE, restart=True))
 
     def stop(self) -> None:
