@@ -43,6 +43,7 @@ COMMANDS = {
     "stop": "stop clipd",
     "store": "list, prune and verify fetched layers",
     "top": "show containers and rates of fetches, live",
+    "traces": "send each start to a collector of OpenTelemetry",
     "umount": "undo clipctl mount",
     "uninstall": "undo clipctl install",
     "unshare": "run a command in an ordinary user's namespaces",
