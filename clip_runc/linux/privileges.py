@@ -58,6 +58,16 @@ def _is_mapped(kind: str, number: int) -> bool:
     return any(first <= number < first + count for first, _, count in ranges)
 
 
+def refuse_dumps(*, children: bool) -> None:
+    """No core of this process is written: it holds credentials.  Ends with an exec.
+
+    With ``children`` the limit is lowered too, for good, for us and all that we start.
+    """
+    if children:
+        _limit(resource.RLIMIT_CORE, 0)
+    syscalls.prctl(_PR_SET_DUMPABLE, 0)
+
+
 def drop_privileges(
     uid: int, *, keep_fds: Iterable[int] = (), files: int = 4096, memory: int | None = None
 ) -> None:
@@ -71,7 +81,6 @@ def drop_privileges(
     done.  Raises ``OSError``, and ``PermissionError`` if root could be had back.
     """
     close_all_but(keep_fds)
-    _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, files)
     if memory is not None:
         _limit(resource.RLIMIT_AS, memory)
@@ -85,7 +94,7 @@ def drop_privileges(
     syscalls.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _clear_capabilities()
     syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    syscalls.prctl(_PR_SET_DUMPABLE, 0)
+    refuse_dumps(children=True)
     refuse_calls()
     if becomes or in_first_user_namespace():
         _refuse_way_back()

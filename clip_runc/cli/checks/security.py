@@ -95,6 +95,8 @@ def judge(role: str, seen: Observed, server_uid: int) -> list[Finding]:
     problems = [*_environment(seen), *_argv(seen)]
     if role not in _ROOT:
         problems += _unprivileged(seen, server_uid)
+    elif role == "supervisor" and seen.dumps_core:
+        problems.append((FAIL, "may leave a core with credentials in it", _HINT))
     privs = "no_new_privs" if seen.no_new_privs else "may gain privileges by exec"
     text = f"uid {seen.uids[1]}, {seen.effective()}, {privs}, seccomp {seen.seccomp}"
     if not seen.dumpable and not seen.dumps_core:
