@@ -30,9 +30,9 @@ _PAUSE = 0.5
 def command(otlp: str, seconds: float) -> None:
     """Send each start from now on to a collector, until this is ended.
 
-    A trace has what clipctl report shows: the phases, each read that waited, each fetch. It is made
-    from what clipd notes anyhow; no start waits for it. A collector that is away costs the traces of
-    that time. Needs the extra otel: pip install 'clip-runc[otel]'.
+    A trace has what clipctl report shows: the phases, each read that waited, each fetch. It is
+    made from what clipd notes anyhow; no start waits for it. A collector that is away costs the
+    traces of that time. Needs the extra otel: pip install 'clip-runc[otel]'.
     """
     from clip_runc.telemetry.otlp import Collector
     from clip_runc.telemetry.reports import report_of

@@ -56,8 +56,9 @@ class Collector:
             for low in range(0, len(made), _AT_ONCE):
                 some = made[low : low + _AT_ONCE]
                 if self._exporter.export(some) is not SpanExportResult.SUCCESS:
+                    why = said.last or "no reason given"
                     raise ClipError(
-                        f"{self._endpoint} did not take the trace: {said.last or 'no reason given'}",
+                        f"{self._endpoint} did not take the trace: {why}",
                         "is it a receiver for OTLP over HTTP with protobuf (port 4318)?",
                     )
         return len(made)

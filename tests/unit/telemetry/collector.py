@@ -1,4 +1,4 @@
-"""A receiver of OTLP over HTTP that keeps what it is sent, decoded by OpenTelemetry's own messages."""
+"""A receiver of OTLP over HTTP that keeps what it is sent, decoded as OpenTelemetry does."""
 
 from __future__ import annotations
 
@@ -81,6 +81,4 @@ def receiver() -> Iterator[Receiver]:
 
 def attributes(span: Span) -> dict[str, str | int | float]:
     """Those of a span, as plain values."""
-    return {
-        one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes
-    }
+    return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in span.attributes}
