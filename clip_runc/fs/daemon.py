@@ -60,60 +60,6 @@ def settle(log: logging.Logger, *, managed: bool = False) -> None:
     set_name("clipd")
     refuse_dumps(children=True)
     for problem in [] if managed else leave():
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from clip_runc.config import Settings
-    from clip_runc.fs.state import State
-
-_LOG_BYTES = 8 << 20
-_LOCK_SECONDS = 10.0
-
-
-def detach(settings: Settings, keep: list[int]) -> None:
-    """Leave the caller's session, process group, directory and descriptors (but ``keep``).
-
-    The caller's child ends here, so that it can be waited for; what returns is its child.
-    """
-    close_all_but(keep)
-    if os.fork():
-        os._exit(0)
-    os.setsid()
-    os.chdir("/")
-    os.umask(0o077)
-    log = _open_log(f"{settings.run_dir}/clipd.log")
-    null = os.open("/dev/null", os.O_RDWR)
-    os.dup2(null, 0)
-    for fd in (1, 2):
-        os.dup2(log, fd)
-    for fd in {null, log} - {0, 1, 2}:
-        os.close(fd)
-
-
-def _open_log(path: str) -> int:
-    """Appended to by all our processes; the one before is kept when it has grown."""
-    try:
-        if os.stat(path, follow_symlinks=False).st_size > _LOG_BYTES:
-            os.rename(path, f"{path}.1")
-    except FileNotFoundError:
-        pass
-    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
-
-
-<<<<<<< HEAD
-def settle(log: logging.Logger, *, managed: bool = False) -> None:
-    """Out of the caller's cgroup, last to be killed for memory, with a name.
-
-    A service manager has given us a cgroup of our own: there we stay.
-    """
-    set_name("clipd")
-    for problem in [] if managed else leave():
-=======
-def settle(log: logging.Logger) -> None:
-    """Out of the caller's cgroup, last to be killed for memory, no cores, with a name."""
-    set_name("clipd")
-    refuse_dumps(children=True)
-    for problem in leave():
         log.warning("stays in the cgroup that it was started in: %s", problem)
     if not lower_oom_score():
         log.info("the OOM score may not be lowered here")
