@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -76,7 +77,8 @@ def test_blocks_are_shell_and_name_what_there_is(document: Path) -> None:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_settings_in_blocks_can_be_used(document: Path, tmp_path: Path) -> None:
     for block in (one.text for one in blocks(document) if one.language == "toml"):
-        if "plugins" not in block:  # containerd's
+        tables = any(isinstance(value, dict) for value in tomllib.loads(block).values())
+        if not tables:  # containerd's or podman's have some, ours has none
             (tmp_path / "config.toml").write_text(block)
             load(str(tmp_path / "config.toml"))
 
