@@ -94,8 +94,10 @@ def main() -> None:
     """Run ``clipctl``; exit 1 with one message for an error of ours, 2 for a wrong call."""
     from clip_runc.linux.privileges import refuse_dumps
 
-    # many commands read credentials; containers that we start may have cores, if they want
-    refuse_dumps(children=False)
+    # many commands read credentials; containers that we start may have cores, if they want.  An
+    # ordinary user's process that cannot be dumped cannot have its ids mapped by another either.
+    if os.geteuid() == 0:
+        refuse_dumps(children=False)
     try:
         code = clipctl.main(standalone_mode=False)
     except click.exceptions.Abort:
