@@ -15,6 +15,7 @@ from typing import Any
 
 from clip_runc.fs import client
 from clip_runc.images import local
+from clip_runc.linux.loop import attach
 from clip_runc.linux.mount import mount_erofs, mount_overlay, mounts, unmount
 from tests.integration.busybox_images import entry, tar
 from tests.integration.clip_machine import ClipMachine, processes_of
@@ -55,7 +56,8 @@ def survival_image(layout: Path) -> Image:
 class Served:
     """The image, attached to a clipd of its own; an overlay of it is ``target``.
 
-    Below the overlay is EROFS over FUSE, or the tree that FUSE shows, by ``mode``.
+    Below the overlay is EROFS over FUSE, on files or on loop devices, or the tree that FUSE shows,
+    by ``mode``.
     """
 
     def __init__(
@@ -81,6 +83,10 @@ class Served:
         if mode == "erofs":
             lower = str(self.erofs)
             mount_erofs(found.erofs_path, [self.layer], lower)
+        elif mode == "loop":
+            lower = str(self.erofs)
+            with attach(found.erofs_path) as meta, attach(self.layer) as layer:
+                mount_erofs(meta.path, [layer.path], lower)
         mount_overlay(lower, str(upper), str(work), str(self.target), nosuid=True)
 
     def status(self) -> dict[str, Any]:

@@ -48,7 +48,7 @@ def served(
     registry: DockerRegistry,
     image: Image,
 ) -> Iterator[Served]:
-    """In ``erofs`` mode, or in that which the test says (``both_modes``)."""
+    """In ``erofs`` mode, or in that which the test says (``each_mode``)."""
     need("erofs", "overlay")
     reference = push(image, registry.host, "fs/survival", "latest")
     mode = getattr(request, "param", "erofs")
@@ -57,10 +57,10 @@ def served(
     found.end()
 
 
-both_modes = pytest.mark.parametrize("served", ["erofs", "tree"], indirect=True)
+each_mode = pytest.mark.parametrize("served", ["erofs", "loop", "tree"], indirect=True)
 
 
-@both_modes
+@each_mode
 def test_server_killed_twenty_times_under_readers(served: Served) -> None:
     running = readers(served, 10)
     killed = set()
@@ -75,7 +75,7 @@ def test_server_killed_twenty_times_under_readers(served: Served) -> None:
     assert served.status()["server"]["restarts"] >= 15
 
 
-@both_modes
+@each_mode
 @pytest.mark.parametrize(
     "roles",
     [
@@ -117,7 +117,7 @@ def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
         assert len(file.read(4096)) == 4096
 
 
-@both_modes
+@each_mode
 def test_a_stopped_server_is_replaced(served: Served) -> None:
     pid = served.pid("server")
     os.kill(pid, signal.SIGSTOP)
@@ -131,7 +131,7 @@ def test_a_stopped_server_is_replaced(served: Served) -> None:
     assert not alive(pid)
 
 
-@both_modes
+@each_mode
 def test_a_server_that_crashes_is_replaced(served: Served) -> None:
     running = readers(served, 5)
     for number in (signal.SIGSEGV, signal.SIGABRT):
@@ -146,7 +146,7 @@ def test_a_server_that_crashes_is_replaced(served: Served) -> None:
     assert finish(running, 30) >= FILES
 
 
-@both_modes
+@each_mode
 def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
     """In a memory cgroup of its own (v1) that has no room: the kernel kills it."""
     need("memory cgroup v1")
@@ -164,7 +164,7 @@ def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
         group.rmdir()
 
 
-@both_modes
+@each_mode
 def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
     running = readers(served, 5)
     for _ in range(2):

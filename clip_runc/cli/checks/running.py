@@ -6,7 +6,7 @@ import os
 from typing import Any
 
 from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
-from clip_runc.config import Settings, is_rootless
+from clip_runc.config import Settings
 from clip_runc.errors import ClipError
 from clip_runc.fs.client import Client, is_asleep
 
@@ -16,7 +16,7 @@ _ACCEPTS = "00010000"  # __SO_ACCEPTCON
 
 def check(settings: Settings) -> list[Finding]:
     """Is clipd alive, and how deep are file systems stacked?"""
-    return [_clipd(settings), _depth(settings)]
+    return [_clipd(settings)]
 
 
 def _clipd(settings: Settings) -> Finding:
@@ -53,12 +53,3 @@ def judge(status: dict[str, Any], hint: str) -> Finding:
     if server["state"] != "serving" or server["restarts"] > _RESTARTS:
         return Finding(WARN, "clipd", f"{text}, restarted {server['restarts']} times", hint)
     return Finding(OK, "clipd", text)
-
-
-def _depth(settings: Settings) -> Finding:
-    mode = settings.layer_mode
-    if mode == "tree" or is_rootless():
-        return Finding(OK, "stacking", "one overlay may be mounted over a container's root")
-    text = "a container cannot mount an overlay over its own root: the kernel stacks two deep"
-    # Not a fault of the machine: the price of EROFS, and known before somebody meets it.
-    return Finding(OK, "stacking", f'{text}; layer_mode = "tree" or a volume if it must')

@@ -26,7 +26,7 @@ def test_states(state: str, restarts: int, level: int) -> None:
 
 def test_a_clipd_that_does_not_run_is_all_right(tmp_path: Path) -> None:
     found = running.check(Settings(run_dir=str(tmp_path)))
-    assert [one.level for one in found] == [OK, OK]
+    assert [one.level for one in found] == [OK]
 
 
 def test_a_socket_that_systemd_listens_to(tmp_path: Path) -> None:
@@ -50,8 +50,3 @@ def test_a_socket_that_nobody_listens_to(tmp_path: Path) -> None:
     found = running.check(Settings(run_dir=str(tmp_path)))[0]
     assert found.level == FAIL
     assert "clipd.log" in found.remedy
-
-
-def test_tree_mode_stacks_less() -> None:
-    assert "layer_mode" in running.check(Settings())[1].text
-    assert "layer_mode" not in running.check(Settings(layer_mode="tree"))[1].text
