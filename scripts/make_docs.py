@@ -1,5 +1,4 @@
-"""Write what documentation can be made of the code: configuration, commands, a man page,
-and what errors say.
+"""Write what documentation can be made of the code: configuration, commands, a man page.
 
     python scripts/make_docs.py
 
@@ -20,7 +19,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from clip_runc import config_files
 from clip_runc.cli.main import COMMANDS, clipctl
 from clip_runc.config import DEFAULTS
-from scripts import messages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTE = "<!-- made by scripts/make_docs.py: change the code, not this file -->\n"
@@ -37,7 +35,6 @@ def documents() -> dict[str, str]:
     return {
         "configuration.md": configuration(),
         "cli.md": "".join(reference()),
-        "messages.md": messages.document(NOTE),
         "man/clipctl.8": "".join(man_page()),
     }
 

@@ -21,13 +21,7 @@ def mount_rootfs(
     not.  What volatile gives up is an upper that could be mounted again after a power cut, and
     ours never is: it is thrown away with the container.  Raises ``MountFailed``.
     """
-    from clip_runc.linux.mount import (
-        MS_NODEV,
-        MS_NOSUID,
-        mount_filesystem,
-        mount_overlay,
-        overlay_extras,
-    )
+    from clip_runc.linux.mount import MS_NODEV, MS_NOSUID, mount_filesystem, mount_overlay
 
     if _SPECIAL.isdisjoint(lower + upper + work):
         options: list[tuple[str, str | None]] = [
@@ -38,7 +32,8 @@ def mount_rootfs(
             ("metacopy", "off"),
             ("volatile", None),
         ]
-        options += overlay_extras(label)
+        if label:
+            options.append(("context", label))
         flags = MS_NODEV | (MS_NOSUID if nosuid else 0)
         try:
             mount_filesystem("overlay", "clip", options, target, flags)

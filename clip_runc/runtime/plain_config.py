@@ -37,13 +37,13 @@ def read_values() -> dict[str, object] | None:
         paths = config.config_files()
     except OSError:
         return None
-    read: list[tuple[str, dict[str, object]]] = []
+    values: dict[str, object] = {}
     for path in paths:
         found = _read(path, may_lack=path == config.CONFIG_FILE)
         if found is None:
             return None
-        read.append((path, found))
-    return config.combined(read)
+        values.update(found)
+    return values
 
 
 def _read(path: str, *, may_lack: bool) -> dict[str, object] | None:

@@ -46,12 +46,9 @@ class Power:
                 texts[report["check"]] = report["text"]
                 if not report["ok"]:
                     return False, f"{report['check']}: {report['text']}"
-        return True, f"{texts['served']}, {texts['store']}; cut at {last_step(machine)}"
-
-
-def last_step(machine: Machine) -> str:
-    """What the guest was at."""
-    return str([report["busy"] for report in machine.so_far() if "busy" in report][-1])
+        steps = [str(one["busy"]) for one in machine.so_far() if "busy" in one]
+        end = f"cut at {steps[-1]}" if steps else "nothing is left"
+        return True, f"{texts['served']}, {texts['store']}; {end}"
 
 
 def arguments() -> argparse.Namespace:
@@ -73,9 +70,10 @@ def main() -> int:
     failed = 0
     with scratch_directory(keep=chosen.keep) as scratch:
         power = Power(root(CACHE, RELEASES[chosen.release]), data_disk(scratch), scratch)
-        # the last boot only looks
         for number in range(chosen.times + 1):
-            kind, seconds = KINDS[number % len(KINDS)], rand.uniform(0.2, LONGEST_WORK)
+            # the last boot only looks, and tidies up
+            kind = KINDS[number % len(KINDS)] if number < chosen.times else "none"
+            seconds = rand.uniform(0.2, LONGEST_WORK)
             begun = time.monotonic()
             try:
                 ok, text = power.turn(number, kind, seconds)

@@ -209,7 +209,7 @@ def _set_up(tree: Path) -> None:
     (tree / "etc/hosts").write_text("127.0.0.1 localhost guest\n")
     (tree / "etc/fstab").write_text(
         "/dev/vda / ext4 defaults 0 1\n"
-        f"/dev/vdb {DATA} ext4 ro,nofail,x-systemd.device-timeout=60s 0 0\n"
+        f"/dev/vdb {DATA} ext4 ro,nofail,x-systemd.device-timeout=600s 0 0\n"
     )
     (tree / DATA[1:]).mkdir()
     units = tree / "etc/systemd/system"

@@ -44,6 +44,7 @@ def stat(group: Path, file: str, name: str) -> int:
 def memory_limit() -> str:
     """``memory.max`` is on the container's cgroup; clipd is in its own unit's, wholly."""
     run("systemctl", "set-property", "--runtime", "clipd.service", "IOAccounting=yes")
+    run("clipctl", "store", "prune")  # what follows is fetched
     resources = {"memory": {"limit": LIMIT}}
     write_bundle("/root/one", "sleep", "100000", cgroupsPath="/clip-accounting/one",
                  resources=resources)  # fmt: skip

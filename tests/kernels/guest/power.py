@@ -23,8 +23,8 @@ from tests.kernels.guest.reporting import report
 
 STATE = Path("/var/lib/clip")
 HOME = Path("/root/power")
-NAMES = ("alpha", "beta", "gamma")
-IDS = ("one", "two", "three")
+NAMES = ("alpha", "beta")
+IDS = ("one", "two")
 BUSY_SECONDS = 300
 # An image and half of the next: layers have to go while others are read.
 SETTINGS = "store_limit = 6000000\nimage_linger = 1\n"
@@ -43,10 +43,15 @@ def unkind() -> str:
     return ""
 
 
-def first() -> str:
-    """Settings, an index of each image and a bundle for each id."""
-    Path("/etc/clip-runc").mkdir(exist_ok=True)
+def settings() -> str:
+    """Before clipd starts."""
+    Path("/etc/clip-runc").mkdir()
     Path("/etc/clip-runc/config.toml").write_text(SETTINGS)
+    return ""
+
+
+def first() -> str:
+    """An index of each image and a bundle for each id."""
     HOME.mkdir()
     for reference, container in zip(images(), IDS, strict=True):
         run("clipctl", "index", "--quiet", reference)
@@ -58,10 +63,12 @@ def first() -> str:
 
 
 def indexes() -> str:
-    """An image indexed anew is the same bytes as ever; the stored index of it is whole."""
-    shutil.rmtree(STATE / "layer-indexes", ignore_errors=True)
+    """An image indexed anew is the same bytes as ever, with the layers' cache as the cut left it
+    or, every other time, without."""
     number = int(arguments()["round"]) % len(IDS)
     reference, file = list(images())[number], "/run/again.clip"
+    if number:
+        shutil.rmtree(STATE / "layer-indexes", ignore_errors=True)
     run("clipctl", "index", "--quiet", "--no-store", "-o", file, reference)
     again = hashlib.sha256(Path(file).read_bytes()).hexdigest()[:16]
     kept = HOME / f"{number}.digest"
@@ -69,7 +76,6 @@ def indexes() -> str:
         kept.write_text(again)
         os.sync()
     assert kept.read_text() == again, (kept.read_text(), again)
-    run("clipctl", "verify", "--offline", file)
     return f"index of {reference} is {again}"
 
 
@@ -112,7 +118,7 @@ def tidy() -> str:
         made, kept = (HOME / name for name in (f"{container}/config.json", f"{container}.json"))
         assert json.loads(made.read_text()) == json.loads(kept.read_text()), container
     run("clipctl", "gc")
-    containers = [path.name for path in (STATE / "containers").glob("*")]
+    containers = [path.name for path in (STATE / "containers").glob("[!.]*")]
     assert not containers, containers
     unknown = [str(path) for path in STATE.rglob("*") if path.is_file() and not known(path)]
     assert not unknown, unknown
@@ -130,8 +136,6 @@ def known(path: Path) -> bool:
 def busy() -> str:
     """Work of one kind until the plug is pulled; says what it is at."""
     kind = arguments()["kind"]
-    for container in IDS:
-        run(RUNTIME, "run", "--detach", "--bundle", str(HOME / container), container)
     begun = time.monotonic()
     for step in WORK[kind]():
         report(busy=step)
@@ -143,11 +147,17 @@ def busy() -> str:
 def fetch() -> Iterator[str]:
     """Cold reads."""
     for number in itertools.count():
+        for container in IDS:
+            run(RUNTIME, "delete", "--force", container, check=False)
+        time.sleep(1.5)  # longer than an image lingers
         run("clipctl", "store", "prune")
+        for container in IDS:
+            run(RUNTIME, "run", "--detach", "--bundle", str(HOME / container), container)
         for container, files in zip(IDS, images().values(), strict=True):
+            root = rootfs(container)
             for path, digest in files.items():
                 yield f"fetch {number} {container} {path}"
-                assert read_hash(f"{rootfs(container)}/{path}") == digest
+                assert read_hash(f"{root}/{path}") == digest
 
 
 def evict() -> Iterator[str]:
@@ -158,9 +168,10 @@ def evict() -> Iterator[str]:
                 run(RUNTIME, "delete", "--force", other, check=False)
             time.sleep(1.5)
             run(RUNTIME, "run", "--detach", "--bundle", str(HOME / container), container)
+            root = rootfs(container)
             for path, digest in files.items():
                 yield f"evict {number} {container} {path}"
-                assert read_hash(f"{rootfs(container)}/{path}") == digest
+                assert read_hash(f"{root}/{path}") == digest
 
 
 def build() -> Iterator[str]:
@@ -185,8 +196,7 @@ def create() -> Iterator[str]:
 
 
 WORK = {"fetch": fetch, "evict": evict, "index": build, "create": create}
-_BEGUN = HOME.exists()
-_CHECKS = (registry, same_ids, served, indexes, store, tidy, busy)
-CHECKS = (unkind, *_CHECKS) if _BEGUN else (
-    unkind, install, units, registry, first, *_CHECKS[1:],
-)  # fmt: skip
+_LOOK = (registry, same_ids, served, indexes, store)
+_FIRST = (settings, install, units, registry, first)
+_LAST = tidy if arguments()["kind"] == "none" else busy
+CHECKS = (unkind, *_LOOK, _LAST) if HOME.exists() else (unkind, *_FIRST, *_LOOK[1:], _LAST)

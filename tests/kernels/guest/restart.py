@@ -130,7 +130,7 @@ def stopped() -> str:
     run("systemctl", "disable", "--now", "served.service")
     run("podman", "rm", "--force", "--time=0", "always")
     run("clipctl", "gc")
-    names = [path.name for path in Path("/var/lib/clip/containers").glob("*")]
+    names = [path.name for path in Path("/var/lib/clip/containers").glob("[!.]*")]
     assert not names, names
     return ""
 

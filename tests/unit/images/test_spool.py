@@ -33,9 +33,12 @@ def test_reads_wait_for_their_bytes():
     with Spool(slowly(), sha(DATA), len(DATA)) as spool:
         assert spool.read_at(0, 5000) == DATA[:1000]
         threading.Timer(0.05, gate.set).start()
-        assert spool.bytes_at(500, 2000) == DATA[500:2500]
-        assert spool.bytes_at(2500, len(DATA)) == DATA[2500:]
-        assert spool.bytes_at(0, 0) == b""
+        file = spool.file()
+        assert file.seek(0, 2) == len(DATA)
+        file.seek(500)
+        assert file.read(2000) == DATA[500:2500]
+        assert file.tell() == 2500
+        assert file.read() == DATA[2500:]
 
 
 @pytest.mark.parametrize(
@@ -66,7 +69,7 @@ def test_failures_reach_the_reader(failure, error):
         raise failure
 
     with Spool(breaking(), sha(DATA), len(DATA)) as spool:
-        assert spool.bytes_at(0, 5000) == DATA[:1000]
+        assert spool.file().read() == DATA[:1000]
         with pytest.raises(error):
             list(spool.pieces())
 
@@ -84,9 +87,11 @@ def test_leaving_early_stops_the_download():
 def test_what_lies_near_can_be_read_again():
     data = os.urandom(BEHIND + 3_000_000)
     with Spool(pieces(data, 100_003), sha(data), len(data)) as spool:
-        assert spool.bytes_at(0, len(data)) == data
+        file = spool.file()
+        assert file.read() == data
         place = len(data) - BEHIND + 1000
-        assert spool.bytes_at(place, len(data) - place) == data[place:]
+        file.seek(place)
+        assert file.read() == data[place:]
         assert spool.read_at(0, 10) == b"", "that was let go"
         spool.check()
 
