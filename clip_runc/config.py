@@ -15,6 +15,10 @@ import os
 
 from clip_runc.errors import ConfigError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 CONFIG_FILE = "/etc/clip-runc/config.toml"
 CONFIG_DIR = "/etc/clip-runc/config.d"
 ENVIRONMENT = "CLIP_RUNC_"
@@ -85,6 +89,9 @@ DEFAULTS: dict[str, object] = {
     "background_fetch": False,
     # bytes a second that are fetched in the background; 0: as fast as it goes
     "background_rate": 16 << 20,
+    # the kernel keeps what containers read once and not in the store's cache as well; false: where
+    # memory is plenty, and many images share layers
+    "drop_pages": True,
     # a new server is asked again what a dead one had taken; false: as Linux before 6.9, which
     # cannot, and ends such requests with an error
     "resend": True,
@@ -144,6 +151,7 @@ class Settings:
     prefetch_rate: int
     background_fetch: bool
     background_rate: int
+    drop_pages: bool
     resend: bool
     log_level: str
     log_format: str
@@ -227,6 +235,38 @@ class Settings:
         return f"{self.run_dir}/containers"
 
 
+_rootless: list[bool] = []
+
+
+def in_first_user_namespace() -> bool:
+    """Is every id here the one that it is for the kernel?  Elsewhere root may mount little."""
+    try:
+        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return True
+    try:
+        return os.read(fd, 200).split() == [b"0", b"0", b"4294967295"]
+    finally:
+        os.close(fd)
+
+
+def is_rootless() -> bool:
+    """Are we root in a user namespace of their making?  Looked up once."""
+    if not _rootless:
+        _rootless.append(os.geteuid() == 0 and not in_first_user_namespace())
+    return _rootless[0]
+
+
+def is_personal() -> bool:
+    """Do we work for an ordinary user, in their own directories (``personal``)?
+
+    Root of a user namespace does unless ``/`` is its own as well: then it is a whole system's.
+    """
+    if os.geteuid():
+        return True
+    return is_rootless() and os.stat("/").st_uid != 0
+
+
 def check(key: str, value: object) -> object:
     """The value as ``Settings`` has it.  Raises ``ConfigError``."""
     if key not in DEFAULTS:
@@ -259,18 +299,46 @@ def config_files(path: str | None = None) -> list[str]:
     """The files to read, each after those that it overrides.  Raises ``OSError``.
 
     ``path``, or else ``$CLIP_RUNC_CONFIG``, stands alone; without either ``CONFIG_FILE``, which
-    may be missing, comes before ``CONFIG_DIR/*.toml`` in the order of names.
+    may be missing, comes before ``CONFIG_DIR/*.toml`` in the order of names, and an ordinary
+    user's own file comes last.
     """
     own = os.getuid() == os.geteuid()  # else a set-uid program's caller chose the environment
     named = path or (os.environ.get("CLIP_RUNC_CONFIG") if own else None)
     if named:
         return [named]
+    own_files = []
+    if is_personal():
+        from clip_runc import personal
+
+        if os.path.lexists(personal.config_file()):
+            own_files.append(personal.config_file())
     try:
         names = os.listdir(CONFIG_DIR)
     except FileNotFoundError:
-        return [CONFIG_FILE]
+        return [CONFIG_FILE, *own_files]
     names = [name for name in names if name.endswith(".toml") and name[0] != "."]
-    return [CONFIG_FILE, *(f"{CONFIG_DIR}/{name}" for name in sorted(names))]
+    return [CONFIG_FILE, *(f"{CONFIG_DIR}/{name}" for name in sorted(names)), *own_files]
+
+
+def combined(files: Iterable[tuple[str, dict[str, object]]]) -> dict[str, object]:
+    """The values in force of files that were read: each overrides those before it."""
+    values: dict[str, object] = {}
+    if is_personal():
+        from clip_runc import personal
+
+        values = personal.values()
+    for name, found in files:
+        values.update({key: value for key, value in found.items() if counts(name, key)})
+    return values
+
+
+def counts(name: str, key: str) -> bool:
+    """Has the file ``name`` a say in ``key``?  Not below ``/etc``, of an ordinary user's places."""
+    if not (name == CONFIG_FILE or name.startswith(f"{CONFIG_DIR}/")) or not is_personal():
+        return True
+    from clip_runc import personal
+
+    return key not in personal.OF_ROOT
 
 
 def from_environment() -> dict[str, object]:
@@ -313,7 +381,7 @@ def load(path: str | None = None) -> Settings:
         files = config_files(path)
     except OSError as error:
         raise ConfigError(f"{CONFIG_DIR}: {error.strerror}") from None
-    values: dict[str, object] = {}
+    read: list[tuple[str, dict[str, object]]] = []
     for name in files:
         try:
             with open(name, "rb") as file:
@@ -326,5 +394,5 @@ def load(path: str | None = None) -> Settings:
             raise ConfigError(f"{name}: {error.strerror}") from None
         from clip_runc.config_files import parse
 
-        values.update(parse(name, data))
-    return Settings(**{**values, **from_environment()})
+        read.append((name, parse(name, data)))
+    return Settings(**{**combined(read), **from_environment()})

@@ -88,7 +88,8 @@ def origins() -> dict[str, Origin]:
     for name in _files():
         if os.path.exists(name):
             text = Path(name).read_text()
-            places.update({key: f"{name}:{line_of(text, key)}" for key in tomllib.loads(text)})
+            keys = [key for key in tomllib.loads(text) if config.counts(name, key)]
+            places.update({key: f"{name}:{line_of(text, key)}" for key in keys})
     for key in config.from_environment():
         places[key] = f"environment {variable(key)}"
     return {key: Origin(getattr(settings, key), place) for key, place in places.items()}

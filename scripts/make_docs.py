@@ -1,4 +1,5 @@
-"""Write what documentation can be made of the code: configuration, commands, a man page.
+"""Write what documentation can be made of the code: configuration, commands, a man page,
+and what errors say.
 
     python scripts/make_docs.py
 
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from clip_runc import config_files
 from clip_runc.cli.main import COMMANDS, clipctl
 from clip_runc.config import DEFAULTS
+from scripts import messages
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 NOTE = "<!-- made by scripts/make_docs.py: change the code, not this file -->\n"
@@ -35,6 +37,7 @@ def documents() -> dict[str, str]:
     return {
         "configuration.md": configuration(),
         "cli.md": "".join(reference()),
+        "messages.md": messages.document(NOTE),
         "man/clipctl.8": "".join(man_page()),
     }
 

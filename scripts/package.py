@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from clip_runc import __version__, config_files
 from clip_runc.cli.setup import shell, systemd
 from clip_runc.cli.setup.packaged import NOTE
-from clip_runc.config import DEFAULTS
+from clip_runc.config import DEFAULTS, Settings
 from clip_runc.runtime import launcher
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -45,7 +45,7 @@ set -e
 {BIN}/{PYTHON} -IS -m compileall -q {SITE}/clip_runc
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 # an upgrade: a clipd that runs is replaced under load, no container notices
-if [ -n "$2" ] && [ -S /run/clip/control/clipd.sock ]; then
+if [ -n "$2" ] && [ -e /run/clip/clipd.json ]; then
     {BIN}/clipctl upgrade || echo "clip-runc: the old clipd goes on: clipctl upgrade" >&2
 fi
 """
@@ -60,7 +60,8 @@ if [ "$1" = remove ]; then
     fi
     {BIN}/clipctl uninstall
     if [ -d /run/systemd/system ]; then
-        systemctl disable --now clip-runc-gc.timer clip-runc-metrics.service clipd.service || true
+        systemctl disable --now clip-runc-gc.timer clip-runc-metrics.service clipd.socket \\
+            clipd.service || true
     fi
     {BIN}/clipctl stop
 fi
@@ -215,15 +216,10 @@ def _files(one: Distribution, top: Path) -> list[Path]:
 
 
 def _units(root: Path) -> None:
-    values = {
-        "mark": "part of the package clip-runc",
-        "state_dir": str(DEFAULTS["state_dir"]),
-        "capabilities": " ".join(systemd.CAPABILITIES),
-        "clipd": f"{BIN}/clipd",
-        "clipctl": f"{BIN}/clipctl",
-    }
-    for name, text in systemd.UNITS.items():
-        whole = text.format(**values).replace(", removed by clipctl uninstall", "", 1)
+    mark = "part of the package clip-runc"
+    found = systemd.texts(Settings(), mark, f"{BIN}/clipd", f"{BIN}/clipctl")
+    for name, text in found.items():
+        whole = text.replace(", removed by clipctl uninstall", "", 1)
         _write(root / "usr/lib/systemd/system" / name, whole.encode())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from clip_runc.cli.opening import ensure_index, looks_like_file
-from clip_runc.config import ANNOTATION_INDEX, Settings, load
+from clip_runc.config import ANNOTATION_INDEX, Settings, is_rootless, load
 from clip_runc.errors import BundleError
 from clip_runc.images.command import arguments_of
 from clip_runc.images.content import read_small
@@ -54,6 +54,7 @@ def choices_of(args: tuple[str, ...], options: dict[str, Any]) -> Choices:
         hostname=options["hostname"],
         terminal=options["tty"],
         host_network=options["network"] == "host",
+        user_namespace=is_rootless(),
     )
 
 

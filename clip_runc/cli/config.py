@@ -15,8 +15,8 @@ def command() -> None:
     """Show, check and explain the settings.
 
     Later ones override: defaults, /etc/clip-runc/config.toml, /etc/clip-runc/config.d/*.toml in
-    the order of names, CLIP_RUNC_<KEY> in the environment.  A file named by --config or by
-    CLIP_RUNC_CONFIG takes the place of all files.
+    the order of names, an ordinary user's ~/.config/clip-runc/config.toml, CLIP_RUNC_<KEY> in the
+    environment.  A file named by --config or by CLIP_RUNC_CONFIG takes the place of all files.
     """
 
 

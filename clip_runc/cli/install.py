@@ -44,7 +44,9 @@ def place_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @place_options
 @click.option("--runtime", default="", help="The real runtime, a path or a name [default: runc].")
 @click.option("--as-runc", is_flag=True, help="Also take the name runc; the real one is called.")
-@click.option("--systemd", "with_systemd", is_flag=True, help="Units: clipd, a timer for gc.")
+@click.option(
+    "--systemd", "with_systemd", is_flag=True, help="Units: clipd and its socket, a timer for gc."
+)
 @click.option("--containerd", "with_containerd", is_flag=True, help="A handler in containerd.")
 @click.option("--podman", "with_podman", is_flag=True, help="A runtime that podman knows by name.")
 @click.option("--docker", "with_docker", is_flag=True, help="A runtime that Docker knows by name.")
@@ -114,7 +116,7 @@ def _others(asked: set[str], binary: str, root: str) -> tuple[list[Change], list
     changes: list[Change] = []
     hints: list[str] = []
     if "systemd" in asked and not packaged.bin_dir():
-        changes += systemd.install(load().state_dir, root)
+        changes += systemd.install(load(), root)
         hints.append(systemd.NEXT)
     for name, engine in (("containerd", containerd), ("podman", podman), ("docker", docker)):
         if name in asked:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from clip_runc.cli.setup.systemd import is_running
 from clip_runc.config import load
 
 UNIT = "clipd.service"
@@ -35,11 +36,12 @@ def command(follow: bool, count: int) -> int:
 
 
 def runs_under_systemd() -> bool:
-    """Is clipd a unit that is active?"""
-    if not os.path.isdir("/run/systemd/system"):
+    """Is clipd a unit that is active, or that the next container starts?"""
+    if not is_running():
         return False
     try:
-        done = subprocess.run(["systemctl", "--quiet", "is-active", UNIT], check=False)
+        units = [UNIT, "clipd.socket"]
+        done = subprocess.run(["systemctl", "--quiet", "is-active", *units], check=False)
     except OSError:
         return False
     return done.returncode == 0

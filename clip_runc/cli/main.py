@@ -43,8 +43,10 @@ COMMANDS = {
     "stop": "stop clipd",
     "store": "list, prune and verify fetched layers",
     "top": "show containers and rates of fetches, live",
+    "traces": "send each start to a collector of OpenTelemetry",
     "umount": "undo clipctl mount",
     "uninstall": "undo clipctl install",
+    "unshare": "run a command in an ordinary user's namespaces",
     "upgrade": "replace a running clipd by the installed version, under load",
     "verify": "check an index: structure, seed's symptoms, layers in the registry",
 }
@@ -76,14 +78,26 @@ class Commands(click.Group):
 @click.option(
     "--config", type=click.Path(dir_okay=False), help="Configuration file in place of the default."
 )
-def clipctl(config: str | None) -> None:
+@click.pass_context
+def clipctl(context: click.Context, config: str | None) -> None:
     """Index images, look into them, mount and run them lazily."""
     if config:
         os.environ["CLIP_RUNC_CONFIG"] = config
+    asks_for_help = not {"-h", "--help"}.isdisjoint(sys.argv)
+    if os.geteuid() and context.invoked_subcommand and not asks_for_help:
+        from clip_runc.cli.entering import enter_for
+
+        enter_for(context.invoked_subcommand)
 
 
 def main() -> None:
     """Run ``clipctl``; exit 1 with one message for an error of ours, 2 for a wrong call."""
+    from clip_runc.linux.privileges import refuse_dumps
+
+    # many commands read credentials; containers that we start may have cores, if they want.  An
+    # ordinary user's process that cannot be dumped cannot have its ids mapped by another either.
+    if os.geteuid() == 0:
+        refuse_dumps(children=False)
     try:
         code = clipctl.main(standalone_mode=False)
     except click.exceptions.Abort:

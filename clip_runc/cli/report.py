@@ -26,7 +26,14 @@ from clip_runc.errors import ClipError
     show_default=True,
     help="How long after the start to look.",
 )
-def command(container: str, html: Path | None, as_json: bool, seconds: float) -> None:
+@click.option(
+    "--otlp",
+    metavar="URL",
+    help="Send it as an OpenTelemetry trace to this collector (needs the extra otel).",
+)
+def command(
+    container: str, html: Path | None, as_json: bool, seconds: float, otlp: str | None
+) -> None:
     """Show the last start of CONTAINER as a waterfall.
 
     Its phases, each read that waited and for what file, the ranges that were fetched, bytes wanted
@@ -44,9 +51,13 @@ def command(container: str, html: Path | None, as_json: bool, seconds: float) ->
             html.write_text(page(found), encoding="utf-8")
         except OSError as error:
             raise ClipError(f"{html}: {error.strerror}", "choose another file") from None
+    if otlp is not None:
+        from clip_runc.telemetry.otlp import Collector
+
+        click.echo(f"{Collector(otlp).send(found)} spans sent", err=True)
     if as_json:
         emit_json(found.as_dict())
-    elif html is None:
+    elif html is None and otlp is None:
         from clip_runc.telemetry.waterfall_text import lines
 
         for line in lines(found):

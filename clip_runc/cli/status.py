@@ -36,6 +36,10 @@ def _show(status: dict[str, Any]) -> None:
     server = status["server"]
     click.echo(f"supervisor  pid {status['supervisor']['pid']}")
     click.echo(f"server      pid {server['pid']}, restarted {server['restarts']} times")
+    keeper = status.get("keeper", {}).get("pid", 0)
+    click.echo(
+        f"held by     {f'keeper, pid {keeper}' if keeper else status.get('holder', 'nobody')}"
+    )
     click.echo(f"fetched     {size(status.get('fetched', 0))}")
     background = status.get("background", {})
     if background.get("enabled"):

@@ -29,7 +29,8 @@ def command() -> int:
         client.upgrade()
         after = client.status()
     for role in ("supervisor", "keeper", "server"):
-        click.echo(f"{role:<11} pid {_pid(before, role)} → {_pid(after, role)}")
+        if _pid(before, role):  # no keeper under systemd
+            click.echo(f"{role:<11} pid {_pid(before, role)} → {_pid(after, role)}")
     click.echo(f"version     {before.get('version', 'unknown')} → {__version__}")
     return 0
 

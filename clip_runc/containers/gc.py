@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import time
 
+from clip_runc.config import is_personal
 from clip_runc.containers import leases, teardown
 from clip_runc.containers import state as states
 from clip_runc.containers.key import is_key
@@ -39,6 +40,10 @@ def gc(settings: Settings, alive: Callable[[State], bool] | None = None) -> list
         idle = leases.idle_seconds(settings, image.manifest_hex, now)
         if idle >= settings.image_linger and unmount_image(settings, image.manifest_hex):
             done.append(f"mount of image {image.manifest_hex[:12]}, unused for {_words(idle)}")
+    if is_personal():
+        from clip_runc.containers.run_dirs import remove_dead
+
+        done += remove_dead(settings)
     return done + [f"unfinished file {path}" for path in remove_strays(settings)]
 
 

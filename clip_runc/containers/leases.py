@@ -50,6 +50,21 @@ def release_all(settings: Settings, key: str) -> int:
     return sum(release(settings, digits, key) for digits in images)
 
 
+def users(settings: Settings) -> set[str]:
+    """The keys of the containers that have a lease of any image."""
+    try:
+        images = os.listdir(settings.lease_dir)
+    except FileNotFoundError:
+        return set()
+    found: set[str] = set()
+    for digits in images:
+        try:
+            found.update(os.listdir(f"{settings.lease_dir}/{digits}"))
+        except (FileNotFoundError, NotADirectoryError):
+            continue  # released meanwhile
+    return found
+
+
 def idle_seconds(settings: Settings, manifest_hex: str, now: float) -> float:
     """How long the image has had no lease: 0 while it has one, infinity if it never had."""
     directory = f"{settings.lease_dir}/{manifest_hex}"

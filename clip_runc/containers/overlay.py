@@ -21,7 +21,13 @@ def mount_rootfs(
     not.  What volatile gives up is an upper that could be mounted again after a power cut, and
     ours never is: it is thrown away with the container.  Raises ``MountFailed``.
     """
-    from clip_runc.linux.mount import MS_NODEV, MS_NOSUID, mount_filesystem, mount_overlay
+    from clip_runc.linux.mount import (
+        MS_NODEV,
+        MS_NOSUID,
+        mount_filesystem,
+        mount_overlay,
+        overlay_extras,
+    )
 
     if _SPECIAL.isdisjoint(lower + upper + work):
         options: list[tuple[str, str | None]] = [
@@ -32,8 +38,7 @@ def mount_rootfs(
             ("metacopy", "off"),
             ("volatile", None),
         ]
-        if label:
-            options.append(("context", label))
+        options += overlay_extras(label)
         flags = MS_NODEV | (MS_NOSUID if nosuid else 0)
         try:
             mount_filesystem("overlay", "clip", options, target, flags)

@@ -28,7 +28,7 @@ class Client:
     def __init__(self, settings: Settings, *, start: bool = False) -> None:
         """Connect; ``start`` starts a clipd that does not run, or dies over a request."""
         self._settings = settings
-        self._dial = _dial_or_start if start else _dial
+        self._dial = _dial_or_start if start else _dial_running
         self._sock = self._dial(settings)
 
     @classmethod
@@ -153,6 +153,28 @@ def _dial(settings: Settings) -> socket.socket:
     return sock
 
 
+def _dial_running(settings: Settings) -> socket.socket:
+    """As ``_dial``, but wakes nobody: a service manager that listens starts clipd by itself."""
+    if is_asleep(settings):
+        raise ServerError("clipd does not run", "the first container starts it")
+    return _dial(settings)
+
+
+def is_asleep(settings: Settings) -> bool:
+    """Is there a socket, and no clipd?  One that was killed and will be back is there."""
+    if os.path.exists(f"{settings.run_dir}/clipd.json"):
+        return False
+    from clip_runc.linux.files import lock
+
+    try:
+        with lock(f"{settings.lock_dir}/clipd", wait=False):
+            return os.path.exists(settings.socket)
+    except BlockingIOError:
+        return False  # it is coming up, or about to be gone
+    except FileNotFoundError:
+        return os.path.exists(settings.socket)
+
+
 def connect(settings: Settings) -> Client | None:
     """clipd if it runs, else None.
 
@@ -176,7 +198,8 @@ def connect_or_wait(settings: Settings, seconds: float = _START_SECONDS) -> Clie
             return client
         try:
             with lock(f"{settings.lock_dir}/clipd", wait=False):
-                return connect(settings)  # it may have ended, and another one come up, since
+                pass
+            return connect(settings)  # it may have ended, and another one come up, since
         except FileNotFoundError:
             return None
         except BlockingIOError:
@@ -232,9 +255,10 @@ def _start(settings: Settings) -> None:
         answer = pipe.read()
     os.waitpid(child, 0)  # the process that forked the daemon
     if answer != b"ready\n":
+        reason, _, hint = answer.decode(errors="replace").strip().partition("\n")
         raise ServerError(
-            f"clipd did not start: {answer.decode(errors='replace').strip() or 'it died'}",
-            f"its log is {settings.run_dir}/clipd.log",
+            f"clipd did not start: {reason or 'it died'}",
+            hint or f"its log is {settings.run_dir}/clipd.log",
         )
 
 

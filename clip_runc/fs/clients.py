@@ -36,6 +36,19 @@ def listen(path: str) -> socket.socket:
     return sock
 
 
+def refuse_waiting(listener: socket.socket, error: ClipError) -> None:
+    """Tell those who wait in the queue of ``listener`` why nobody will ever serve them."""
+    listener.setblocking(False)
+    while True:
+        try:
+            sock, _ = listener.accept()
+        except OSError:
+            return
+        with sock:
+            if protocol.peer_uid(sock) == os.geteuid():
+                Connection(sock).refuse(error)
+
+
 class Connection:
     """One client.  Answers to one that has hung up go nowhere."""
 

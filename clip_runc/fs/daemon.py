@@ -10,11 +10,13 @@ import time
 from clip_runc.errors import ServerError
 from clip_runc.linux.cgroups import leave, lower_oom_score
 from clip_runc.linux.files import lock, make_private_dir
-from clip_runc.linux.privileges import close_all_but, set_name
+from clip_runc.linux.privileges import attainable, close_all_but, refuse_dumps, set_name
+from clip_runc.linux.processes import kill
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from clip_runc.config import Settings
+    from clip_runc.fs.state import State
 
 _LOG_BYTES = 8 << 20
 _LOCK_SECONDS = 10.0
@@ -50,10 +52,14 @@ def _open_log(path: str) -> int:
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o600)
 
 
-def settle(log: logging.Logger) -> None:
-    """Out of the caller's cgroup, last to be killed for memory, with a name."""
+def settle(log: logging.Logger, *, managed: bool = False) -> None:
+    """Out of the caller's cgroup, last to be killed for memory, no cores, with a name.
+
+    A service manager has given us a cgroup of our own: there we stay.
+    """
     set_name("clipd")
-    for problem in leave():
+    refuse_dumps(children=True)
+    for problem in [] if managed else leave():
         log.warning("stays in the cgroup that it was started in: %s", problem)
     if not lower_oom_score():
         log.info("the OOM score may not be lowered here")
@@ -64,8 +70,19 @@ def make_directories(settings: Settings) -> None:
     make_private_dir(settings.run_dir, 0o711)
     make_private_dir(settings.lock_dir)
     make_private_dir(settings.control_dir)
-    owner = settings.server_uid
+    owner = attainable(settings.server_uid)
     make_private_dir(settings.store_dir, 0o700, (owner, owner))
+
+
+def displace(state: State, log: logging.Logger) -> None:
+    """Kill a clipd that a client started before the service manager did, the keeper first.
+
+    Its server lives on, and with it the mount.
+    """
+    for role in ("keeper", "supervisor"):
+        found = state.processes.get(role)
+        if found is not None and kill(found.pid, found.started):
+            log.warning("takes over from %s %d, which no service manager started", role, found.pid)
 
 
 def only_one(settings: Settings, starter: int = -1) -> lock:

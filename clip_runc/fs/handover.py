@@ -20,7 +20,7 @@ from clip_runc.linux.processes import spawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from clip_runc.config import Settings
     from clip_runc.fs import protocol
@@ -42,16 +42,25 @@ def offer(
     device: int,
     listener: int,
     loaded: Callable[[str], None],
-) -> None:
-    """Start the supervisor that ``message`` names; ``loaded`` gets "" or what is wrong."""
+    *,
+    activated: bool = False,
+    environ: Mapping[str, str] | None = None,
+) -> int:
+    """Start the supervisor that ``message`` names; ``loaded`` gets "" or what is wrong.
+
+    Its pid.  ``activated``: a service manager listens (``managed.Given``), and ``environ`` is what
+    the new one has to know of it.
+    """
     program, payload = message.get("program"), message.get("payload")
     if not isinstance(program, list) or not isinstance(payload, dict):
         raise ServerError("upgrade names no program", "is clipctl older than clipd?")
     receive, send = os.pipe2(os.O_CLOEXEC)
     values = {**payload, "device": device, "listener": listener, "successor": send}
+    if activated:
+        values["activated"] = True
     argv = [*map(str, program), json.dumps(values, separators=(",", ":"))]
     try:
-        pid = spawn(argv, [device, listener, send], start.environment())
+        pid = spawn(argv, [device, listener, send], {**start.environment(), **(environ or {})})
     except OSError as error:
         os.close(receive)
         raise ServerError(f"{argv[0]}: {error.strerror}") from None
@@ -77,6 +86,7 @@ def offer(
     loop.watch(receive, readable)
     loop.child(pid, lambda code: None)
     loop.later(_SECONDS, late)
+    return pid
 
 
 def accept(pipe: int) -> None:

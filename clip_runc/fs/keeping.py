@@ -21,7 +21,7 @@ _PAUSE_SECONDS = 0.2
 
 
 class Keeping:
-    """Starts a keeper when there is none; ``adopt`` takes the one that started us."""
+    """Starts a keeper when there is none, or takes the one that started us."""
 
     def __init__(
         self, loop: Loop, log: Logger, settings: Settings, paths: list[str], state: State
@@ -34,7 +34,14 @@ class Keeping:
         self._fds = (-1, -1)
         self._sock: socket.socket | None = None
         self._stopping = False
+        self.holder = "keeper"
         self.pid = 0
+
+    def leave_to_manager(self) -> None:
+        """Start none: the service manager holds what a keeper would."""
+        self.holder = "service manager"
+        self._state.processes.pop("keeper", None)
+        self._state.save()
 
     def begin(self, device: int, listener: int, sock: int, pid: int) -> None:
         """Watch the keeper at the other end of ``sock``, or start one where that is -1."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
 from clip_runc.linux import fuse_device, mount, processes
 from clip_runc.linux.files import make_private_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from logging import Logger
+
     from clip_runc.config import Settings
     from clip_runc.fs.state import State
 
@@ -17,17 +21,53 @@ if TYPE_CHECKING:
 # (about 2 MiB of the compressed stream) in a few requests instead of thirty.
 READ_AHEAD_KIB = 1024
 _FUSE_RDEV = (10, 229)
+_DEATH_SECONDS = 5.0
 
 
-def recover(settings: Settings, state: State, handed: int = -1) -> int:
+def obtain(
+    settings: Settings, state: State, handed: Sequence[int], log: Logger
+) -> tuple[int, bool]:
+    """The device of the mount that is there, or of a new one; and is it none of ``handed``?
+
+    The server of an earlier supervisor has ended.  Raises ``MountFailed``.
+    """
+    device = recover(settings, state, handed)
+    fresh = device not in handed
+    _end_server(state)
+    fields: dict[str, object] = {"event": "clipd-took-over", "pid": os.getpid()}
+    if device >= 0 and not resends(settings, state.init):
+        device, fresh = renewed(device), True
+    if device < 0:
+        device = mount_anew(settings, state)
+        fields["event"] = "clipd-started"
+        log.info("mounted %s", settings.fuse_dir, extra={"fields": fields})
+    else:
+        text = "took over %s with %d images"
+        log.info(text, settings.fuse_dir, len(state.images), extra={"fields": fields})
+    return device, fresh
+
+
+def _end_server(state: State) -> None:
+    """It cannot be talked to by another supervisor: it goes, its requests stay."""
+    old = state.processes.pop("server", None)
+    if old is None or not processes.kill(old.pid, old.started):
+        return
+    deadline = time.monotonic() + _DEATH_SECONDS
+    while old.alive and time.monotonic() < deadline:
+        time.sleep(0.005)
+
+
+def recover(settings: Settings, state: State, handed: Sequence[int] = ()) -> int:
     """The device of the mount that is there, or -1.
 
-    ``handed`` is a descriptor that was passed to us; else a process that an earlier supervisor
-    noted, and that lives, is asked for its own.
+    ``handed`` are descriptors that were passed to us; else a process that an earlier supervisor
+    noted, and that lives, is asked for its own.  All but the one that is returned are closed.
     """
+    candidates = list(handed)
     if not state.init or not _is_fuse(settings.fuse_dir):
+        for fd in candidates:
+            os.close(fd)
         return -1
-    candidates = [handed] if handed >= 0 else []
     for process in state.processes.values():
         if process.alive and process.device >= 0:
             try:

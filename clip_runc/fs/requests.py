@@ -101,6 +101,7 @@ class Requests:
         return {
             "supervisor": {"pid": os.getpid()},
             "keeper": {"pid": self._keeping.pid},
+            "holder": self._keeping.holder,
             "server": {"pid": server.pid, "restarts": server.restarts, "state": server.condition},
             "version": __version__,
             "restarts": server.restarts,

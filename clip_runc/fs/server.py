@@ -67,6 +67,7 @@ def run(
         read_timeout=settings.read_timeout,
         boot_id=boot_id(),
         limit=settings.store_limit,
+        drop_pages=settings.drop_pages,
     )
     sources = Sources(
         channel.credentials,

@@ -51,8 +51,15 @@ def differences(settings: Settings) -> dict[str, object]:
 
 def environment() -> dict[str, str]:
     """The part of our environment to hand on."""
+    from clip_runc.config import is_personal
+
     found = {name: os.environ[name] for name in _ENVIRONMENT if os.environ.get(name)}
-    return {"PATH": _PATH, "HOME": "/root", "LANG": "C.UTF-8", **_MALLOC, **found}
+    places = {"HOME": "/root"}
+    if is_personal():
+        from clip_runc import personal
+
+        places = {"HOME": personal.home(), "XDG_RUNTIME_DIR": personal.runtime_dir()}
+    return {"PATH": _PATH, "LANG": "C.UTF-8", **places, **_MALLOC, **found}
 
 
 def package_paths() -> list[str]:

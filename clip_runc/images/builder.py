@@ -63,6 +63,9 @@ def _preload() -> None:
     import clip_runc.linux.files
     import clip_runc.linux.privileges
     import clip_runc.store.adopt  # noqa: F401
+    from clip_runc.linux import inflaters
+
+    inflaters.gzip_inflater()
 
 
 def _drop(settings: Settings, fds: tuple[int, ...]) -> None:

@@ -20,6 +20,7 @@ from clip_runc.images.source import Access
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.erofs_read import ErofsImage, Inode
 from clip_runc.linux.files import boot_id
+from clip_runc.linux.privileges import attainable
 from clip_runc.linux.unprivileged import run_unprivileged
 from clip_runc.store import ChunkStore, Fetcher, LayerReader
 
@@ -140,8 +141,9 @@ def _in_child(
 ) -> object:
     """``work(index descriptor, temporary directory, *arguments)`` without privileges."""
     with tempfile.TemporaryDirectory(prefix="clip-content-", dir="/var/tmp") as directory:
-        if os.geteuid() == 0:
-            os.chown(directory, uid, uid)
+        owner = attainable(uid)
+        if owner != os.geteuid():
+            os.chown(directory, owner, owner)
         directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fds = (clip.fileno(), directory_fd)
         try:

@@ -139,7 +139,7 @@ def _attempt(
 def _index(
     request: LayerRequest, spool: Spool, warn: Callable[[str], None], *, seekable: bool
 ) -> LayerIndex:
-    compression = compression_of(spool.file().read(4))
+    compression = compression_of(spool.bytes_at(0, 4))
     _compare_media_type(request.blob, compression, warn)
     if compression == "none" or not request.blob.size:
         return _streamed(request, spool, "none")

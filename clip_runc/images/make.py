@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import NoReturn
 
-from clip_runc.config import Settings
+from clip_runc.config import Settings, is_personal
 from clip_runc.errors import ClipError, StoreError
 from clip_runc.fs.start import differences, environment, package_paths
 from clip_runc.images import adding, local
@@ -31,6 +31,7 @@ from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
 from clip_runc.images.trust import trusted
 from clip_runc.linux.files import make_private_dir
+from clip_runc.linux.privileges import attainable
 from clip_runc.linux.storage import refuse_unsuitable
 from clip_runc.registry.credentials import lookup
 from clip_runc.registry.reference import Reference
@@ -235,16 +236,16 @@ def _run(
 def _cache_directory(settings: Settings) -> int:
     """Where results of layers are kept, open; the child owns it.
 
-    An ordinary user who cannot write there gets a directory that lasts as long as the work.
+    An ordinary user who cannot write there, or did it in a user namespace of other ids, gets a
+    directory that lasts as long as the work.
     """
-    root = os.geteuid() == 0
-    owner = (settings.server_uid, settings.server_uid) if root else None
+    owner = attainable(settings.server_uid)
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     try:
-        make_private_dir(settings.layer_index_dir, 0o700, owner)
+        make_private_dir(settings.layer_index_dir, 0o700, (owner, owner))
         return os.open(settings.layer_index_dir, flags)
     except (OSError, StoreError):
-        if root:
+        if not is_personal():
             raise
     place = "/var/tmp" if "TMPDIR" not in os.environ else None
     temporary = tempfile.mkdtemp(prefix="clip-index-", dir=place)
@@ -258,7 +259,8 @@ def _store_directory(settings: Settings) -> int:
     """The store, open; it belongs to the processes without privileges."""
     refuse_unsuitable(settings.state_dir)
     make_private_dir(settings.state_dir, 0o755)
-    make_private_dir(settings.store_dir, 0o700, (settings.server_uid, settings.server_uid))
+    owner = attainable(settings.server_uid)
+    make_private_dir(settings.store_dir, 0o700, (owner, owner))
     return os.open(settings.store_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 

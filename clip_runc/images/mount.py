@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 
+from clip_runc.config import is_rootless
 from clip_runc.errors import ClipError, MountFailed
 from clip_runc.images.local import at, is_hex, leases_of
 
@@ -206,14 +207,22 @@ def _mount(
 
 
 def _forced(mode: str, error: MountFailed) -> MountFailed:
+    if mode != "tree" and is_rootless():
+        message = (
+            f'layer_mode = "{mode}" does not work in a user namespace: EROFS is for root of the'
+        )
+        return MountFailed(f"{message} machine", 'layer_mode = "auto" or "tree"', error.errno)
     message = f'layer_mode = "{mode}" does not work here: {error.message}'
-    return MountFailed(message, error.hint or 'layer_mode = "auto" takes what works', error.errno)
+    hint = f"{error.hint}; " if error.hint else ""
+    return MountFailed(message, f'{hint}layer_mode = "auto" takes what works', error.errno)
 
 
 def _modes(settings: Settings) -> Sequence[str]:
     """What to try, in order: the mode that worked last on this boot comes first."""
     if settings.layer_mode != "auto":
         return (settings.layer_mode,)
+    if is_rootless():
+        return ("tree",)  # the kernel lets nobody else mount EROFS
     try:
         with open(f"{settings.run_dir}/mode", encoding="ascii") as file:
             known = file.read(16)
@@ -235,7 +244,8 @@ def _try(
     # knows to be a stranger (the device number does not fit) and cleans.
     _write_note(target, mode, 0, fuse, layers)
     if mode == "erofs":
-        _mount_on_files(image.erofs_path, paths, target)
+        direct = _directly(settings, image.erofs_path, paths, through_fuse=through_fuse)
+        _mount_on_files(image.erofs_path, paths, target, direct=direct)
     else:
         _mount_on_loops(image.erofs_path, paths, target)
     device = os.stat(target).st_dev
@@ -279,10 +289,25 @@ def _whole_sectors(path: str) -> bool:
         return False
 
 
-def _mount_on_files(meta: str, paths: Sequence[str], target: str) -> None:
+def _directly(settings: Settings, meta: str, paths: Sequence[str], *, through_fuse: bool) -> bool:
+    """Is EROFS to read past the caches of the files below it?
+
+    A byte then is in memory once, and a plain file is read at the speed of its disk: not so
+    through two caches, each with a read-ahead of its own.
+    """
+    from clip_runc.linux.storage import reads_sectors
+
+    if through_fuse and not settings.drop_pages:
+        return False
+    # a file on FUSE can be read so, but might be waited for
+    plain = [path for path in (meta, *paths) if not path.startswith(f"{settings.fuse_dir}/")]
+    return all(map(reads_sectors, plain))
+
+
+def _mount_on_files(meta: str, paths: Sequence[str], target: str, *, direct: bool) -> None:
     from clip_runc.linux.mount import mount_erofs
 
-    mount_erofs(meta, paths, target)
+    mount_erofs(meta, paths, target, direct=direct)
 
 
 def _mount_on_loops(meta: str, paths: Sequence[str], target: str) -> None:

@@ -55,7 +55,10 @@ READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysr
 
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """What the person who makes the bundle may set beside the image's config."""
+    """What the person who makes the bundle may set beside the image's config.
+
+    ``user_namespace``: the container is for root of a user namespace (``clipctl`` of a user).
+    """
 
     args: Sequence[str] = ()
     env: Sequence[str] = ()
@@ -64,6 +67,7 @@ class Choices:
     hostname: str = "clip"
     terminal: bool = False
     host_network: bool = False
+    user_namespace: bool = False
     mounts: Sequence[Mapping[str, Any]] = field(default=())
 
 
@@ -102,7 +106,7 @@ def runtime_spec(
         },
         "root": {"path": "rootfs", "readonly": False},
         "hostname": choices.hostname,
-        "mounts": [*_mounts(host_network=choices.host_network), *map(dict, choices.mounts)],
+        "mounts": [*_mounts(choices), *map(dict, choices.mounts)],
         "annotations": _annotations(image, config, reference),
         "linux": {
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
@@ -159,10 +163,20 @@ def _annotations(
     return annotations
 
 
-def _mounts(*, host_network: bool) -> list[dict[str, Any]]:
+def _mounts(choices: Choices) -> list[dict[str, Any]]:
     def tmpfs(path: str, *options: str) -> dict[str, Any]:
         return {"destination": path, "type": "tmpfs", "source": "tmpfs", "options": list(options)}
 
+    # a namespace of one id has no group tty, and sysfs belongs to whoever owns the network
+    tty = [] if choices.user_namespace else ["gid=5"]
+    sysfs = {
+        "destination": "/sys",
+        "type": "sysfs",
+        "source": "sysfs",
+        "options": ["nosuid", "noexec", "nodev", "ro"],
+    }
+    if choices.user_namespace and choices.host_network:
+        sysfs.update(type="bind", source="/sys", options=[*sysfs["options"], "rbind"])
     mounts: list[dict[str, Any]] = [
         {"destination": "/proc", "type": "proc", "source": "proc"},
         tmpfs("/dev", "nosuid", "strictatime", "mode=755", "size=65536k"),
@@ -170,7 +184,7 @@ def _mounts(*, host_network: bool) -> list[dict[str, Any]]:
             "destination": "/dev/pts",
             "type": "devpts",
             "source": "devpts",
-            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+            "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *tty],
         },
         tmpfs("/dev/shm", "nosuid", "noexec", "nodev", "mode=1777", "size=65536k"),
         {
@@ -179,14 +193,9 @@ def _mounts(*, host_network: bool) -> list[dict[str, Any]]:
             "source": "mqueue",
             "options": ["nosuid", "noexec", "nodev"],
         },
-        {
-            "destination": "/sys",
-            "type": "sysfs",
-            "source": "sysfs",
-            "options": ["nosuid", "noexec", "nodev", "ro"],
-        },
+        sysfs,
     ]
-    if host_network:
+    if choices.host_network:
         mounts += [
             {
                 "destination": path,

@@ -8,7 +8,6 @@ decoder does that looks at a block again; whoever needs the beginning once more 
 from __future__ import annotations
 
 import hashlib
-import io
 import threading
 from bisect import bisect_right
 from collections import deque
@@ -20,11 +19,8 @@ _PIECE = 1 << 20
 BEHIND = 8 << 20
 """Bytes before the furthest read that can be read again, if nobody wants more."""
 
-AHEAD = 2 << 20
+AHEAD = 4 << 20
 """Bytes that are received before a reader wants them."""
-
-_BGZF_END = 28
-"""Bytes of the empty member that ends a file of bgzip."""
 
 
 class Spool:
@@ -89,9 +85,14 @@ class Spool:
             position += len(piece)
         self.check()
 
-    def file(self) -> io.RawIOBase:
-        """The blob as a seekable file that is as long as it will be."""
-        return _GrowingFile(self)
+    def bytes_at(self, offset: int, length: int) -> bytes:
+        """``length`` bytes at ``offset``, or those up to the end; else as ``read_at``."""
+        found: list[bytes] = []
+        while length and (data := self.read_at(offset, length)):
+            found.append(data)
+            offset += len(data)
+            length -= len(data)
+        return found[0] if len(found) == 1 else b"".join(found)
 
     def rewind(self) -> bool:
         """Whether all that was received is still there, to be read from the start again."""
@@ -173,38 +174,3 @@ class Spool:
         while self._held and self._starts[0] + len(self._held[0]) <= end:
             self._held.popleft()
             self._starts.popleft()
-
-
-class _GrowingFile(io.RawIOBase):
-    """What rapidgzip needs of a file object; no descriptor, which it would read ahead of us."""
-
-    def __init__(self, spool: Spool) -> None:
-        self._spool = spool
-        self._position = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        base = (0, self._position, self._spool.size)[whence]
-        self._position = max(0, base + offset)
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        if size == _BGZF_END and self._position == self._spool.size - size:
-            # rapidgzip asks for the end before the rest where a blob begins as bgzip's do, and is
-            # told that this is not one: it then reads it in order, as any gzip of many members
-            return bytes(size)
-        wanted = self._spool.size - self._position if size < 0 else size
-        pieces: list[bytes] = []
-        while wanted > 0 and (piece := self._spool.read_at(self._position, wanted)):
-            pieces.append(piece)
-            self._position += len(piece)
-            wanted -= len(piece)
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)

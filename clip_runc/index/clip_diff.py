@@ -10,14 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from clip_runc.index.checkpoints import CEILING_RAW, MAX_RAW
+from clip_runc.index.checkpoints import CEILING_RAW, MAX_RAW, RAW_TARGET
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.model import Chunk, Layer
 from clip_runc.index.tree_diff import ADDED, REMOVED, Tree, diff_trees
 
 MIB = 1 << 20
-_NEAR_MAX = MAX_RAW - (MAX_RAW >> 2)
 _PIECE = 1 << 20
 
 
@@ -120,7 +119,7 @@ def spacing(clip: ClipFile) -> int:
 def _spacing(layer: Layer) -> int:
     bounded = [chunk for chunk in layer.chunks[:-1] if _by_target(layer, chunk)]
     shortest = min((chunk.comp_end - chunk.comp_start for chunk in bounded), default=CEILING_RAW)
-    if layer.codec == "gzip":  # the target is a sixteenth below, see Cutter
+    if layer.codec == "gzip":  # the target is a sixteenth below, see Targets
         return min(64, next(m for m in range(64, -1, -1) if _gzip_target(m) <= shortest))
     return min(64, shortest // MIB) if layer.codec in ("zstd", "none") else 64
 
@@ -131,5 +130,5 @@ def _gzip_target(mib: int) -> int:
 
 def _by_target(layer: Layer, chunk: Chunk) -> bool:
     """Whether a chunk ended for its compressed size, and not for its uncompressed one."""
-    limit = {"gzip": _NEAR_MAX, "zstd": MAX_RAW // 2}.get(layer.codec, CEILING_RAW + 1)
+    limit = {"gzip": RAW_TARGET, "zstd": MAX_RAW // 2}.get(layer.codec, CEILING_RAW + 1)
     return chunk.raw_end - chunk.raw_start < limit

@@ -27,7 +27,7 @@ def _fastest() -> Any:
     return isal_zlib
 
 
-_fast: Any = _fastest()
+fastest: Any = _fastest()
 
 _FEED = 1 << 16
 """Compressed bytes given to a gzip inflater at once: what follows a member is copied each time."""
@@ -86,9 +86,9 @@ def _compare(where: str, data: bytes | memoryview, sha256: bytes) -> None:
 def _inflate_gzip(where: str, bit: int, size: int, data: memoryview, window: bytes) -> bytes:
     """``size`` bytes (or fewer, where the input ends) from ``bit`` of ``data[0]`` on."""
     try:
-        pieces, left = _inflate_members(_fast, bit, size, data, window)
-    except _fast.error as error:
-        if _fast is zlib:
+        pieces, left = _inflate_members(fastest, bit, size, data, window)
+    except fastest.error as error:
+        if fastest is zlib:
             raise LayerFormatError(f"{where}: {error}") from None
         try:  # a stream that ISA-L refuses may yet be one that zlib reads
             pieces, left = _inflate_members(zlib, bit, size, data, window)
@@ -102,7 +102,7 @@ def _inflate_members(
     library: Any, bit: int, size: int, data: memoryview, window: bytes
 ) -> tuple[list[bytes], int]:
     """Inflate; also says how many bytes are still missing.  A chunk may hold many members."""
-    inflater = _raw_inflater(library, window)
+    inflater = raw_inflater(library, window)
     pieces: list[bytes] = []
     left, position = size, 0
     feed: bytes | memoryview = b""
@@ -122,11 +122,12 @@ def _inflate_members(
             if not left or position >= len(data):
                 break
             position = member_header(data, position)
-            inflater = _raw_inflater(library, b"")
+            inflater = raw_inflater(library, b"")
     return pieces, left
 
 
-def _raw_inflater(library: Any, window: bytes) -> Any:
+def raw_inflater(library: Any, window: bytes) -> Any:
+    """An inflater of ``zlib`` or of ``isal_zlib`` for deflate without a header."""
     if window:
         return library.decompressobj(-15, zdict=window)
     return library.decompressobj(-15)
@@ -198,7 +199,7 @@ class _GzipStream(StreamDecoder):
 
     def __init__(self, limit: int | None) -> None:
         super().__init__(limit)
-        self._inflater: Any = _fast.decompressobj(31)
+        self._inflater: Any = fastest.decompressobj(31)
         self._members = 0
         self._started = False
         self._padding = False
@@ -213,11 +214,11 @@ class _GzipStream(StreamDecoder):
             self._started = True
             try:
                 yield self._inflater.decompress(feed)
-            except _fast.error as error:
+            except fastest.error as error:
                 raise LayerFormatError(f"gzip: {error}") from None
             if self._inflater.eof:
                 position -= len(self._inflater.unused_data)
-                self._inflater = _fast.decompressobj(31)
+                self._inflater = fastest.decompressobj(31)
                 self._members += 1
                 self._started = False
 

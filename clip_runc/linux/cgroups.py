@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from clip_runc.config import is_personal
 from clip_runc.linux.mountinfo import mounts
 
 LEAF = "clip-runc"
@@ -16,10 +17,13 @@ LEAF = "clip-runc"
 def leave(pid: int = 0) -> list[str]:
     """Move ``pid`` (0: ourselves) to the root of each v1 hierarchy, to ``/clip-runc`` of v2.
 
-    Where systemd runs us as a unit of our own we stay.  Returns what could not be done.
+    Where systemd runs us as a unit of our own we stay.  An ordinary user may go as far up as v2 was
+    delegated to them.  Returns what could not be done.
     """
     if _is_own_unit():
         return []
+    if is_personal():
+        return _leave_by_delegation(pid)
     failed = []
     for mount in mounts():
         if mount.fstype == "cgroup":
@@ -27,6 +31,35 @@ def leave(pid: int = 0) -> list[str]:
         elif mount.fstype == "cgroup2":
             failed += _enter(_leaf(mount.target), pid)
     return failed
+
+
+def _leave_by_delegation(pid: int) -> list[str]:
+    """To the highest cgroup above ours that is the user's (systemd: ``user@UID.service``)."""
+    for mount in mounts():
+        if mount.fstype == "cgroup2":
+            top = delegated(mount.target, _own_path())
+            if top:
+                return _enter(_leaf(top), pid)
+    return ["no cgroup above was delegated to this user"]
+
+
+def _own_path() -> str:
+    """Where we are in v2."""
+    with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as file:
+        return next((line.rstrip("\n")[3:] for line in file if line.startswith("0::")), "/")
+
+
+def delegated(root: str, path: str) -> str:
+    """The highest directory on ``path`` below ``root`` to which the user may move processes.
+
+    Moving takes the right to write in what is above both places, so nothing in between counts.
+    """
+    at = root
+    for name in path.strip("/").split("/"):
+        at = f"{at}/{name}"
+        if os.access(at, os.W_OK) and os.access(f"{at}/cgroup.procs", os.W_OK):
+            return at
+    return ""
 
 
 def _is_own_unit() -> bool:

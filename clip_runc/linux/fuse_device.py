@@ -7,6 +7,7 @@ Layouts: include/uapi/linux/fuse.h.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import select
@@ -32,6 +33,8 @@ CACHE_SYMLINKS = 1 << 23
 EXPLICIT_INVAL_DATA = 1 << 25
 _INIT_EXT = 1 << 30
 _HAS_RESEND = 1 << 39
+# Linux 6.12: the mount can be mounted again with the owners of another user namespace
+ALLOW_IDMAP = 1 << 40
 _WANTED = (
     ASYNC_READ
     | DO_READDIRPLUS
@@ -40,7 +43,17 @@ _WANTED = (
     | MAX_PAGES
     | CACHE_SYMLINKS
     | EXPLICIT_INVAL_DATA
+    | ALLOW_IDMAP
 )
+
+_DRIVER = "the kernel has no FUSE: modprobe fuse, or one with CONFIG_FUSE_FS"
+_HINTS = {
+    errno.ENOENT: "modprobe fuse; in a container, --device /dev/fuse",
+    errno.ENODEV: _DRIVER,
+    errno.ENXIO: _DRIVER,
+    errno.EPERM: "in a container, --device /dev/fuse",
+    errno.EACCES: "it has mode 0666 where udev makes it: chmod 666 /dev/fuse",
+}
 
 MAX_READ = 1 << 20
 _PAGE = os.sysconf("SC_PAGESIZE")
@@ -56,10 +69,9 @@ def open_device() -> int:
     try:
         return os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     except OSError as error:
-        message = f"/dev/fuse: {error.strerror}"
-        raise MountFailed(
-            message, "load the fuse module (modprobe fuse)", error.errno or 0
-        ) from None
+        code = error.errno or 0
+        hint = _HINTS.get(code, "see dmesg for the kernel's reason")
+        raise MountFailed(f"/dev/fuse: {error.strerror}", hint, code) from None
 
 
 def mount_fuse(device: int, target: str) -> None:
@@ -92,27 +104,34 @@ def _opcode(request: bytes) -> int:
 def init_reply(request: bytes) -> bytes:
     """The answer to INIT: of what we want, what this kernel has."""
     unique = _IN_HEADER.unpack_from(request)[2]
-    major, minor, readahead, flags = _INIT_IN.unpack_from(request, _IN_HEADER.size)
+    major, minor, readahead, _ = _INIT_IN.unpack_from(request, _IN_HEADER.size)
     if major != 7 or minor < 23:
         raise MountFailed(f"the kernel speaks FUSE {major}.{minor}", "Linux 4.2 or later is needed")
     max_pages = MAX_READ // _PAGE
+    flags = _flags(request) & _WANTED
+    low = flags & 0xFFFFFFFF | (_INIT_EXT if flags >> 32 else 0)
     body = _INIT_OUT.pack(
-        7, min(minor, 31), readahead, flags & _WANTED, _MAX_BACKGROUND, _CONGESTION,
-        4096, 1, max_pages, 0, 0,
+        7, min(minor, 31), readahead, low, _MAX_BACKGROUND, _CONGESTION,
+        4096, 1, max_pages, 0, flags >> 32,
     )  # fmt: skip
     return _OUT_HEADER.pack(_OUT_HEADER.size + len(body), 0, unique) + body
 
 
 def can_resend(request: bytes) -> bool:
     """Does the kernel that sent this INIT know FUSE_NOTIFY_RESEND (Linux 6.9)?"""
+    return bool(_flags(request) & _HAS_RESEND)
+
+
+def _flags(request: bytes) -> int:
+    """What the kernel that sent this INIT can do, 64 bits."""
+    if len(request) < _IN_HEADER.size + _INIT_IN.size:
+        return 0
+    low: int = _INIT_IN.unpack_from(request, _IN_HEADER.size)[3]
     offset = _IN_HEADER.size + _INIT_IN.size
-    if len(request) < offset + 4:
-        return False
-    low = _INIT_IN.unpack_from(request, _IN_HEADER.size)[3]
-    if not low & _INIT_EXT:
-        return False
+    if not low & _INIT_EXT or len(request) < offset + 4:
+        return low
     high: int = struct.unpack_from("=I", request, offset)[0]
-    return bool(high << 32 & _HAS_RESEND)
+    return high << 32 | low
 
 
 def clone(device: int) -> int:

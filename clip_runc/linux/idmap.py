@@ -1,8 +1,8 @@
 """Idmapped mounts: the owners of a file system as a user namespace has to see them (Linux 5.12).
 
-The mount translates; nothing on disk changes and nothing is copied.  EROFS can be mounted so, and
-overlayfs takes such a mount as its lower layer (Linux 5.19).  FUSE cannot: its server would have to
-know of it.
+The mount translates; nothing on disk changes and nothing is copied.  EROFS can be mounted so, FUSE
+since Linux 6.12 (its server is asked whether it minds), and overlayfs takes such a mount as its
+lower layer (Linux 5.19).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOUNT_ATTR_IDMAP = 0x00100000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
-_HINT = "a user namespace needs Linux 5.19, and layer_mode erofs or loop (clipctl doctor)"
+_HINT = "a user namespace needs Linux 5.19, layer_mode tree Linux 6.12 (clipctl doctor)"
 
 
 class UserNamespace:

@@ -23,6 +23,7 @@ _LO_FLAGS_READ_ONLY, _LO_FLAGS_AUTOCLEAR, _LO_FLAGS_DIRECT_IO = 1, 4, 16
 _CONFIG = struct.Struct("=II5Q4I64s64s32s2Q64x")
 _INFO = struct.Struct("=5Q4I64s64s32s2Q")
 _DEVICES = "/sys/block"
+LOOP_CONTROL = "/dev/loop-control"
 _ATTEMPTS = 64
 _BLOCK_SIZE = 512
 
@@ -128,7 +129,7 @@ def _attach(backing: int, name: str, extra: int) -> LoopDevice:
     config = _CONFIG.pack(
         backing, _BLOCK_SIZE, 0, 0, 0, 0, 0, 0, 0, 0, flags, os.fsencode(name)[-63:], b"", b"", 0, 0
     )
-    control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
+    control = os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(_ATTEMPTS):
             number = fcntl.ioctl(control, _LOOP_CTL_GET_FREE)
@@ -156,14 +157,21 @@ def _ensure_node(device: str, number: int) -> None:
             return
 
 
+_MODULE = "the loop module is not loaded: modprobe loop; in a container, give it the devices"
+
+
 def _failure(path: str, error: OSError) -> MountFailed:
+    # the file, /dev/loop-control or the node of a device
+    at = str(error.filename or path)
+    missing = "the file does not exist" if at == path else _MODULE
     hint = {
-        errno.ENOENT: "the file does not exist, or the loop module is not loaded (modprobe loop)",
-        errno.EPERM: "loop devices need root and access to /dev/loop-control",
+        errno.ENOENT: missing,
+        errno.EPERM: f"loop devices need root; in a container, {LOOP_CONTROL} and /dev/loop*",
         errno.EINVAL: "LOOP_CONFIGURE needs Linux 5.8",
         errno.ENOTTY: "LOOP_CONFIGURE needs Linux 5.8",
-        errno.ENOSPC: "all loop devices are in use (losetup -a), and no more can be made",
-        errno.ENODEV: "the loop module is not loaded (modprobe loop)",
-        errno.ENXIO: "the loop module is not loaded (modprobe loop)",
+        errno.ENOSPC: "all loop devices are in use, and no more can be made: losetup -a lists them",
+        errno.ENODEV: _MODULE,
+        errno.ENXIO: _MODULE,
     }.get(error.errno or 0, "losetup -a shows the devices in use")
-    return MountFailed(f"loop device over {path}: {error.strerror}", hint, error.errno or 0)
+    where = "" if at == path else f"{at}: "
+    return MountFailed(f"loop device over {path}: {where}{error.strerror}", hint, error.errno or 0)

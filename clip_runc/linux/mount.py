@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 
+from clip_runc.config import is_rootless
 from clip_runc.errors import MountFailed
 from clip_runc.linux import syscalls
 from clip_runc.linux.mountinfo import Mount, is_mountpoint, mounts
@@ -49,9 +50,9 @@ _STRING_LIMIT = 255  # fsconfig(2) copies values with strndup_user(…, 256)
 _PAGE_LIMIT = 4095  # mount(2) copies one page of options
 
 _HINTS = {
-    errno.EPERM: "mounting needs root with CAP_SYS_ADMIN in the host's mount namespace",
+    errno.EPERM: "mounting needs CAP_SYS_ADMIN over the mount namespace: be root, in a container"
+    " privileged, in a user namespace with unshare --mount",
     errno.EACCES: "a device or directory on the path may not be used; check its owner and mode",
-    errno.ENODEV: "the kernel lacks this file system; load its module (modprobe)",
     errno.ENOENT: "a path among the options or the target does not exist",
     errno.ENOTBLK: "this kernel mounts EROFS from block devices only (files: Linux 6.12)",
     errno.EUCLEAN: "the EROFS image is damaged; index the image again",
@@ -79,9 +80,18 @@ def mount_overlay(
         ("index", "off"),
         ("metacopy", "off"),
     ]
-    if label:
-        options.append(("context", label))
+    options += overlay_extras(label)
     mount_filesystem("overlay", "clip", options, target, MS_NODEV | (MS_NOSUID if nosuid else 0))
+
+
+def overlay_extras(label: str) -> list[tuple[str, str | None]]:
+    """SELinux's context, and where overlayfs keeps its own marks in a user namespace.
+
+    There ``trusted.*`` xattrs cannot be set, and without any a directory that replaces another
+    cannot be told from one that is merged with it (``userxattr``, Linux 5.11).
+    """
+    extras: list[tuple[str, str | None]] = [("context", label)] if label else []
+    return [*extras, ("userxattr", None)] if is_rootless() else extras
 
 
 def _overlay_escape(path: str) -> str:
@@ -90,13 +100,25 @@ def _overlay_escape(path: str) -> str:
     return path
 
 
-def mount_erofs(meta: str, devices: Sequence[str], target: str) -> None:
+def mount_erofs(meta: str, devices: Sequence[str], target: str, *, direct: bool = False) -> None:
     """Mount the EROFS image ``meta`` with its extra ``devices`` in the order of their ids.
 
-    Each is a regular file (Linux 6.12) or a block device.  Raises ``MountFailed``, with errno
-    ``ENOTBLK`` where this kernel wants block devices.
+    Each is a regular file (Linux 6.12) or a block device.  ``direct``: files are read past their
+    own page cache where this kernel can; they must be readable so (``storage.reads_sectors``).
+    Raises ``MountFailed``, with errno ``ENOTBLK`` where this kernel wants block devices.
     """
-    options = [("device", device) for device in devices]
+    options: list[tuple[str, str | None]] = [("device", device) for device in devices]
+    if direct:
+        try:
+            _mount_erofs([*options, ("directio", None)], meta, target)
+            return
+        except MountFailed as error:
+            if error.errno != errno.EINVAL:
+                raise
+    _mount_erofs(options, meta, target)
+
+
+def _mount_erofs(options: Sequence[tuple[str, str | None]], meta: str, target: str) -> None:
     mount_filesystem("erofs", meta, options, target, MS_RDONLY | MS_NODEV | MS_NOSUID)
 
 
@@ -124,6 +146,9 @@ def mount_filesystem(
 def _failure(fstype: str, source: str, target: str, error: OSError) -> MountFailed:
     code = error.errno or 0
     hint = _HINTS.get(code, "see dmesg for the kernel's reason")
+    if code == errno.ENODEV:
+        hint = f"the kernel has no {fstype}: modprobe {fstype}, or one with "
+        hint += f"CONFIG_{fstype.upper()}_FS"
     reason = error.strerror or os.strerror(code)
     name = errno.errorcode.get(code, str(code))
     return MountFailed(f"mount {fstype} {source} at {target}: {reason} [{name}]", hint, code)

@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 
+from clip_runc.config import in_first_user_namespace
 from clip_runc.linux import syscalls
 from clip_runc.linux.confine import refuse_calls
 
@@ -40,6 +41,33 @@ def close_all_but(keep: Iterable[int]) -> None:
     os.closerange(low, max(low, resource.getrlimit(resource.RLIMIT_NOFILE)[1] + 1, 1 << 16))
 
 
+def attainable(uid: int) -> int:
+    """``uid`` if this process may become it, with the group of that number; else our own id.
+
+    An ordinary process may become nobody else, and root of a user namespace only those whose ids
+    are mapped: in one of a single id its processes stay what they are.
+    """
+    if os.geteuid() == 0 and all(_is_mapped(kind, uid) for kind in ("uid", "gid")):
+        return uid
+    return os.geteuid()
+
+
+def _is_mapped(kind: str, number: int) -> bool:
+    with open(f"/proc/self/{kind}_map", encoding="ascii") as file:
+        ranges = [[int(word) for word in line.split()] for line in file]
+    return any(first <= number < first + count for first, _, count in ranges)
+
+
+def refuse_dumps(*, children: bool) -> None:
+    """No core of this process is written: it holds credentials.  Ends with an exec.
+
+    With ``children`` the limit is lowered too, for good, for us and all that we start.
+    """
+    if children:
+        _limit(resource.RLIMIT_CORE, 0)
+    syscalls.prctl(_PR_SET_DUMPABLE, 0)
+
+
 def drop_privileges(
     uid: int, *, keep_fds: Iterable[int] = (), files: int = 4096, memory: int | None = None
 ) -> None:
@@ -49,25 +77,27 @@ def drop_privileges(
     capability set, the bounding one included, are empty; no_new_privs is set; the process
     cannot be dumped or traced by its own uid; a seccomp filter refuses what none of ours needs
     (``confine``).  ``files`` limits descriptors, ``memory`` the
-    address space in bytes.  Where we are not root the identity stays and the rest is done.
-    Raises ``OSError``, and ``PermissionError`` if root could be had back.
+    address space in bytes.  Where ``uid`` is not ``attainable`` the identity stays and the rest is
+    done.  Raises ``OSError``, and ``PermissionError`` if root could be had back.
     """
     close_all_but(keep_fds)
-    _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_NOFILE, files)
     if memory is not None:
         _limit(resource.RLIMIT_AS, memory)
+    becomes = attainable(uid)
     if os.geteuid() == 0:
         _drop_bounding_set()
+    if becomes != os.geteuid():
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     syscalls.prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     _clear_capabilities()
     syscalls.prctl(_PR_SET_NO_NEW_PRIVS, 1)
-    syscalls.prctl(_PR_SET_DUMPABLE, 0)
+    refuse_dumps(children=True)
     refuse_calls()
-    _refuse_way_back()
+    if becomes or in_first_user_namespace():
+        _refuse_way_back()
 
 
 def _limit(which: int, value: int) -> None:

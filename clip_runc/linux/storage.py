@@ -28,6 +28,7 @@ _MAGIC = {
     0xCA451A4E: "bcachefs",
     0x01021997: "9p",
 }
+_SECTOR = 512
 _UNSUITABLE = ("tmpfs", "ramfs", "overlay")
 
 
@@ -57,3 +58,24 @@ def refuse_unsuitable(path: str) -> None:
             "overlay layers need persistent storage such as /var/lib/clip on ext4 or xfs, never"
             " /dev/shm or another tmpfs, and not another overlay; set state_dir accordingly",
         )
+
+
+def reads_sectors(path: str) -> bool:
+    """Can the file be read in units of 512 bytes past the page cache (``O_DIRECT``)?
+
+    Not on a disk with sectors of 4 KiB, nor on a file system that knows no such reads.
+    """
+    import mmap
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with mmap.mmap(-1, mmap.PAGESIZE) as page, memoryview(page) as view:
+            os.preadv(fd, [view[:_SECTOR]], _SECTOR)
+    except OSError:
+        return False
+    finally:
+        os.close(fd)
+    return True

@@ -122,6 +122,11 @@ def unshare(flags: int) -> None:
     _call("unshare", flags)
 
 
+def setns(fd: int, kind: int) -> None:
+    """setns(2); ``os`` has it from Python 3.12."""
+    _call("setns", fd, kind)
+
+
 def prctl(option: int, *arguments: int) -> int:
     """prctl(2); missing arguments are zero, as most options demand."""
     return _call("prctl", option, *(_long(a) for a in (*arguments, 0, 0, 0, 0)[:4]))

@@ -16,6 +16,7 @@ from clip_runc.runtime.execute import pass_through
 from clip_runc.runtime.spec import (
     annotations_of,
     apply_all,
+    asks_for_more,
     cgroup_of,
     edits_for,
     label_of,
@@ -85,6 +86,10 @@ def _create(invocation: Invocation, real: str, root: str, launcher: str, bundle:
     phases.end("resolve")
     if image is None or os.path.lexists(f"{root}/{invocation.id}"):
         return  # an id in use is the runtime's to refuse, in its own words
+    if asks_for_more(config.spec):
+        from clip_runc.runtime.too_old import refuse
+
+        refuse(settings, real, config.spec)
     prepared = _prepare(settings, config, image, invocation, root, bundle)
     creator = prepared.state.creator
     try:

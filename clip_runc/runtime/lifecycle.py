@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 # Where a runtime keeps its containers when --root does not say: what its name begins with.
 _ROOTS = {"crun": "/run/crun", "krun": "/run/crun", "youki": "/run/youki"}
-_DEFAULT_ROOT = "/run/runc"
 # how runc begins its errors (create.go, run.go, restore.go)
 _PREFIXES = {"create": "runc create failed: ", "run": "runc run failed: ", "restore": ""}
 
@@ -24,9 +23,9 @@ def handle(invocation: Invocation, real: str, launcher: str) -> None:
 
     What is ours and fails ends the process as runc would, with status 1.
     """
-    if os.geteuid() != 0 or not in_first_user_namespace():
+    if os.geteuid() != 0:
         if invocation.command != "delete":
-            _warn(invocation)
+            _refuse(invocation)
         return
     try:
         root = root_of(invocation, real)
@@ -38,16 +37,41 @@ def handle(invocation: Invocation, real: str, launcher: str) -> None:
         _create(invocation, real, root, launcher)
 
 
-def _warn(invocation: Invocation) -> None:
-    """Say that an image of ours is not used where its bundle asks for it: we cannot mount here."""
-    try:
-        fd = os.open(f"{invocation.bundle}/config.json", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
+def _refuse(invocation: Invocation) -> None:
+    """Outside of a user namespace nobody but root mounts: end where the bundle names our image.
+
+    What is in its rootfs is not what it asks for.  We make no namespace here: what the runtime's
+    later commands see would be of another than their caller's (docs/rootless.md).
+    """
+    name = _explicit_annotation(invocation.bundle)
+    if not name:
         return
+    from clip_runc.config import DEFAULTS
+    from clip_runc.runtime.plain_config import load_settings
+
+    why = f"annotation {name}: user {os.geteuid()} may mount nothing outside of a user namespace"
+    try:
+        policy = load_settings().explicit_policy
+    except ClipError:
+        policy = str(DEFAULTS["explicit_policy"])
+    if policy == "pass":
+        log(invocation, "warning", f"clip-runc: not lazy: {why}")
+        return
+    hint = "clipctl unshare clip-runc …, or podman unshare clip-runc …"
+    report_error(invocation, f"{_PREFIXES[invocation.command]}{why} ({hint})")
+    sys.exit(1)
+
+
+def _explicit_annotation(bundle: str) -> str:
+    """The annotation of ours by which the bundle names an image; ``""`` for none."""
+    try:
+        fd = os.open(f"{bundle}/config.json", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
     try:
         data = os.read(fd, 16 << 20)
     except OSError:
-        return
+        return ""
     finally:
         os.close(fd)
     from clip_runc.config import ANNOTATION_IMAGE, ANNOTATION_INDEX
@@ -56,12 +80,12 @@ def _warn(invocation: Invocation) -> None:
     try:
         annotations = lean.loads_object(data).get("annotations")
     except ValueError:
-        return  # the runtime says so
-    for name in (ANNOTATION_INDEX, ANNOTATION_IMAGE):
-        if isinstance(annotations, dict) and name in annotations:
-            why = "only root of the first user namespace can mount images"
-            log(invocation, "warning", f"clip-runc: not lazy: annotation {name}: {why}")
-            return
+        return ""  # the runtime says so
+    if isinstance(annotations, dict):
+        for name in (ANNOTATION_INDEX, ANNOTATION_IMAGE):
+            if name in annotations:
+                return name
+    return ""
 
 
 def _delete(invocation: Invocation, root: str) -> None:
@@ -95,24 +119,20 @@ def _in_words(error: Exception, invocation: Invocation) -> str:
     return f"clip-runc: {type(error).__name__}: {error}"
 
 
-def in_first_user_namespace() -> bool:
-    """Root of another user namespace (rootless podman) cannot mount what we mount."""
-    try:
-        fd = os.open("/proc/self/uid_map", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return True
-    try:
-        return os.read(fd, 200).split() == [b"0", b"0", b"4294967295"]
-    finally:
-        os.close(fd)
-
-
 def root_of(invocation: Invocation, real: str) -> str:
     """The absolute directory of the runtime's state.  Raises ``OSError``."""
     if invocation.root:
         return os.path.abspath(invocation.root)  # noqa: PTH100  # pathlib costs 8 ms
     name = os.path.basename(os.path.realpath(real))
-    for prefix, root in _ROOTS.items():
-        if name.startswith(prefix):
-            return root
-    return _DEFAULT_ROOT
+    root = next((found for prefix, found in _ROOTS.items() if name.startswith(prefix)), "/run/runc")
+    own = os.environ.get("XDG_RUNTIME_DIR", "")
+    if own and (name.startswith(("crun", "krun")) or _honours_runtime_dir()):
+        return own + root.removeprefix("/run")
+    return root
+
+
+def _honours_runtime_dir() -> bool:
+    """runc's ``shouldHonorXDGRuntimeDir``: for whoever is not the machine's root (crun: always)."""
+    from clip_runc.config import is_rootless
+
+    return os.geteuid() != 0 or (is_rootless() and os.environ.get("USER") != "root")

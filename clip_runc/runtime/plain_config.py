@@ -37,13 +37,13 @@ def read_values() -> dict[str, object] | None:
         paths = config.config_files()
     except OSError:
         return None
-    values: dict[str, object] = {}
+    read: list[tuple[str, dict[str, object]]] = []
     for path in paths:
         found = _read(path, may_lack=path == config.CONFIG_FILE)
         if found is None:
             return None
-        values.update(found)
-    return values
+        read.append((path, found))
+    return config.combined(read)
 
 
 def _read(path: str, *, may_lack: bool) -> dict[str, object] | None:

@@ -89,6 +89,25 @@ def cgroup_of(spec: dict[str, object]) -> str:
     return path if isinstance(path, str) else ""
 
 
+def asks_for_more(spec: dict[str, object]) -> bool:
+    """Has the spec something that a runtime may be too old for (``runtime/too_old.py``)?"""
+    version = spec.get("ociVersion")
+    newer = isinstance(version, str) and not version.startswith(("1.0", "1.1"))
+    return newer or has_time_namespace(spec) or bool(seccomp_flags(spec))
+
+
+def has_time_namespace(spec: dict[str, object]) -> bool:
+    """Is one of the namespaces of the kind that came last?"""
+    entries = _object(spec, "linux").get("namespaces")
+    entries = entries if isinstance(entries, list) else ()
+    return any(isinstance(entry, dict) and entry.get("type") == "time" for entry in entries)
+
+
+def seccomp_flags(spec: dict[str, object]) -> object:
+    """``linux.seccomp.flags``."""
+    return _object(_object(spec, "linux"), "seccomp").get("flags")
+
+
 def label_of(spec: dict[str, object]) -> str:
     """``linux.mountLabel``, where the kernel has SELinux; ``""`` otherwise."""
     label = _object(spec, "linux").get("mountLabel")

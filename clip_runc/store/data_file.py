@@ -83,6 +83,16 @@ class DataFile:
                 self._ctime = os.fstat(self.fd).st_ctime_ns
                 self._ended += 1
 
+    def forget(self) -> None:
+        """Give back the pages that are clean, and begin to write those that are not.
+
+        A file system that cannot is no error.
+        """
+        try:
+            os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        except OSError:
+            return
+
     def sync(self) -> None:
         """Wait until the data is on the disk; raises ``OSError``."""
         os.fdatasync(self.fd)

@@ -16,6 +16,7 @@ from clip_runc.store.held import Held
 from clip_runc.store.layer_files import LayerFiles
 from clip_runc.store.layer_state import LayerState
 from clip_runc.store.reader import LayerReader
+from clip_runc.store.residence import Residence
 from clip_runc.store.sources import Fetcher, Source, Sources
 from clip_runc.store.stats import Stats
 from clip_runc.store.stream_fill import StreamFill
@@ -29,6 +30,7 @@ class ChunkStore:
     the content of ``/proc/sys/kernel/random/boot_id``: what was verified in another boot is
     verified again before it is used.  ``limit`` is the store's size in bytes (0: none): when it is
     reached, layers that nobody has open go, and where there are none, chunks are not stored.
+    With ``drop_pages`` the kernel is to keep no pages of data files for long (``residence``).
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class ChunkStore:
         read_timeout: float = 60,
         boot_id: str,
         limit: int = 0,
+        drop_pages: bool = False,
     ) -> None:
         self._directory = os.dup(directory_fd)
         self.quota = Quota(self._directory, limit)
@@ -46,6 +49,9 @@ class ChunkStore:
         self._timeout = read_timeout
         self._pool = Pool(threads)
         self._held = Held()
+        self._residence = Residence(self.readers, self._pool.active)
+        if drop_pages:
+            self._residence.start()
         self._lock = threading.Lock()
         self._readers: dict[tuple[str, bytes], tuple[LayerReader, int]] = {}
         self._past = Stats()
@@ -87,6 +93,7 @@ class ChunkStore:
                 self._past.add(reader.stats)
                 touch(self._directory, os.path.dirname(reader.data_path))
                 reader.close()
+                self._pool.active.set()  # or what was seen of it would be kept
 
     def readers(self) -> list[LayerReader]:
         """The layers that are open."""
@@ -118,6 +125,7 @@ class ChunkStore:
                 self._past.add(reader.stats)
                 reader.close()
             self._readers.clear()
+        self._residence.stop()
         self._pool.close()
         os.close(self._directory)
 

@@ -120,6 +120,9 @@ class LayerReader:
         if found is None:
             return None
         self._state.stats.hits += 1
+        active = self._state.pool.active
+        if not active.is_set():
+            active.set()
         if not self._state.files.complete:
             self._advance(offset, end)
         return found
@@ -193,6 +196,17 @@ class LayerReader:
     def storing(self) -> bool:
         """Whether the last chunk that came could be stored."""
         return self._state.storing
+
+    def activity(self) -> int:
+        """A number that grows whenever the data file is read or written for this layer."""
+        stats = self.stats
+        return stats.hits + stats.waits + stats.chunks + stats.checked
+
+    def drop_pages(self) -> None:
+        """Have the kernel forget what it keeps of the data file; what is dirty is written first."""
+        data = self._state.files.data
+        if data is not None:
+            data.forget()
 
     def add_source(self, source: Source) -> None:
         """Another place where the bytes can be had (for ``ChunkStore``)."""

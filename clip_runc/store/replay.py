@@ -45,6 +45,7 @@ class Replay:
         self._rate = rate
         self._done = done
         self._stopped = threading.Event()
+        self._all_here = False
         self._asked: list[tuple[Prefetch, int]] = []
         self._thread = threading.Thread(target=self._run, name="store-replay", daemon=True)
         self.bytes = 0
@@ -56,9 +57,13 @@ class Replay:
         self._thread.start()
 
     def stop(self) -> None:
-        """Ask for nothing more, and leave out what was not begun."""
+        """Ask for nothing more, and leave out what was not begun.
+
+        A list that was fetched to its end stays known to the readers: the container may still
+        have most of it to read.
+        """
         self._stopped.set()
-        for part in self._parts:
+        for part in self._parts if not self._all_here else ():
             part.reader.listed = frozenset()
 
     def join(self, timeout: float | None = None) -> None:
@@ -76,6 +81,7 @@ class Replay:
                     self._asked.append((part.reader.prefetch(range(first, last + 1)), size))
             while self._outstanding() and not self._stopped.wait(_TICK):
                 continue
+            self._all_here = not self._stopped.is_set()
         finally:
             for token, _ in self._asked:
                 token.cancel()

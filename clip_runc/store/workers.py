@@ -86,6 +86,7 @@ class Pool:
         self.deadlines = Deadlines()
         self.in_flight = 0
         self.peak_in_flight = 0
+        self.active = threading.Event()  # somebody read or wrote since it was cleared
         self.demanded = -math.inf  # when a read had to wait last (time.monotonic)
         self._threads = max(1, threads)
         self._alive = 0
@@ -134,6 +135,7 @@ class Pool:
 
     def fetched(self, job: Job) -> None:
         """The bytes of ``job`` are here, or never will be; once for each job."""
+        self.active.set()
         with self.lock:
             self._fetches.pop(job, None)
             job.queue.fetching -= 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from datetime import datetime
 
 from clip_runc.config import Settings
 from clip_runc.errors import ClipError, NotFound
@@ -15,7 +14,7 @@ from clip_runc.index.erofs_check import check_erofs
 from clip_runc.index.erofs_read import ErofsImage
 from clip_runc.index.file_places import FilePlaces
 from clip_runc.telemetry.starts import STARTED, phases
-from clip_runc.telemetry.tail import Event, Tail
+from clip_runc.telemetry.tail import Event, Tail, moment
 from clip_runc.telemetry.waterfall import Traces, Waterfall, waterfall
 
 
@@ -24,10 +23,15 @@ def report(settings: Settings, container: str, seconds: float) -> Waterfall:
 
     Raises ``NotFound`` for one whose start is not in the file of events.
     """
-    event = _start(settings, container)
+    return report_of(settings, _start(settings, container), seconds)
+
+
+def report_of(settings: Settings, event: Event, seconds: float) -> Waterfall:
+    """The start that ``event`` tells of, and the ``seconds`` after it."""
     took = phases(event)
     # the event is written when the phases are over
-    begin = _monotonic(str(event.get("time", ""))) - sum(took_ for _, took_ in took)
+    over = time.monotonic() - (time.time() - moment(event.get("time")))
+    begin = over - sum(took_ for _, took_ in took)
     digits = str(event.get("digest", "")).removeprefix("sha256:")
     traces, sizes, path = _seen(settings, digits)
     return waterfall(
@@ -49,15 +53,6 @@ def _start(settings: Settings, container: str) -> Event:
             "clipctl events --kind container-started lists them; the last 4 to 8 MB are kept",
         )
     return found[-1]
-
-
-def _monotonic(stamp: str) -> float:
-    """A time of the file of events on the clock of clipd's traces."""
-    try:
-        at = datetime.fromisoformat(stamp).timestamp()
-    except ValueError:
-        at = time.time()
-    return time.monotonic() - (time.time() - at)
 
 
 def _seen(

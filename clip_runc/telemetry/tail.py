@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from datetime import datetime
 from typing import Any
 
 Event = dict[str, Any]
@@ -72,3 +74,11 @@ def parse(line: bytes) -> Event | None:
     if not isinstance(value, dict) or not isinstance(value.get("event"), str):
         return None
     return value
+
+
+def moment(stamp: object) -> float:
+    """The time of an event, in seconds since the epoch; now for what is no time."""
+    try:
+        return datetime.fromisoformat(str(stamp)).timestamp()
+    except ValueError:
+        return time.time()

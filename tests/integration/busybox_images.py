@@ -72,9 +72,9 @@ def symlink(name: str, target: str) -> tuple[tarfile.TarInfo, bytes]:
     return entry(name, kind=tarfile.SYMTYPE, mode=0o777, link=target)
 
 
-def base_layer() -> bytes:
+def base_layer(busybox: Path = BUSYBOX) -> bytes:
     """Programs, accounts, and files that the next layers change."""
-    programs = [entry("usr/bin/busybox", BUSYBOX.read_bytes(), mode=0o755)]
+    programs = [entry("usr/bin/busybox", busybox.read_bytes(), mode=0o755)]
     links = [symlink(f"usr/bin/{name}", "busybox") for name in APPLETS.split()]
     accounts = [
         entry("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nworker:x:1234:50::/srv:/bin/sh\n"),

@@ -17,7 +17,7 @@ http: {{addr: "127.0.0.1:{port}", secret: none}}
 """
 
 CONTAINERD_CONFIG = """\
-version = 2
+version = {version}
 disabled_plugins = [{disabled}]
 root = "{directory}/root"
 state = "{directory}/state"
@@ -47,6 +47,28 @@ CRI_CONFIG = """\
       pod_annotations = ["dev.clip-runc.*"]
       container_annotations = ["dev.clip-runc.*"]
       [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.clip.options]
+        BinaryName = "{binary}"
+"""
+
+# the same for configuration version 3, which containerd has from 2.0 on
+CRI_CONFIG_3 = """\
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+  pinned_images = {{sandbox = "{pause}"}}
+[plugins."io.containerd.cri.v1.runtime"]
+  restrict_oom_score_adj = true
+  [plugins."io.containerd.cri.v1.runtime".cni]
+    bin_dirs = ["{directory}/cni"]
+    conf_dir = "{directory}/cni"
+  [plugins."io.containerd.cri.v1.runtime".containerd]
+    default_runtime_name = "runc"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+      runtime_type = "io.containerd.runc.v2"
+    [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.clip]
+      runtime_type = "io.containerd.runc.v2"
+      pod_annotations = ["dev.clip-runc.*"]
+      container_annotations = ["dev.clip-runc.*"]
+      [plugins."io.containerd.cri.v1.runtime".containerd.runtimes.clip.options]
         BinaryName = "{binary}"
 """
 
@@ -147,7 +169,8 @@ class Containerd(Daemon):
     """A containerd of its own; with ``pause`` and ``binary`` also its CRI service.
 
     ``pause`` is the reference of the sandbox image, ``binary`` goes into the ``BinaryName``
-    of the runtime ``clip``; the default is runc.
+    of the runtime ``clip``; the default is runc.  ``CLIP_TEST_CONTAINERD_CONFIG`` is the version of
+    the configuration, 2 by default; ``text`` stands in for all of it.
     """
 
     def __init__(
@@ -157,12 +180,16 @@ class Containerd(Daemon):
         pause: str = "",
         binary: str = "",
         environ: Mapping[str, str] | None = None,
+        text: str = "",
     ) -> None:
         (directory / "cni").mkdir(parents=True, exist_ok=True)
+        version = os.environ.get("CLIP_TEST_CONTAINERD_CONFIG", "2")
         disabled = "" if pause else '"io.containerd.grpc.v1.cri"'
-        text = CONTAINERD_CONFIG.format(directory=directory, disabled=disabled)
-        if pause:
-            text += CRI_CONFIG.format(directory=directory, pause=pause, binary=binary)
+        names = {"directory": directory, "pause": pause, "binary": binary}
+        if not text:
+            text = CONTAINERD_CONFIG.format(**names, version=version, disabled=disabled)
+            if pause:
+                text += (CRI_CONFIG_3 if version == "3" else CRI_CONFIG).format(**names)
         config = directory / "config.toml"
         config.write_text(text)
         self.directory = directory

@@ -123,13 +123,15 @@ def write_blob(layout: Path, data: bytes, media_type: str) -> Blob:
     return Blob(path, digest, len(data), media_type)
 
 
-def write_image(layout: Path, layers: Sequence[Blob], settings: dict[str, Any]) -> Image:
+def write_image(
+    layout: Path, layers: Sequence[Blob], settings: dict[str, Any], machine: str = ""
+) -> Image:
     """Finish the layout: config (``settings`` is its ``config`` object), manifest, index.
 
-    Nothing in it depends on the time or the machine but the architecture.
+    Nothing in it depends on the time or the machine but the architecture, unless that is given.
     """
     document = {
-        "architecture": architecture(),
+        "architecture": machine or architecture(),
         "os": "linux",
         "created": "2024-01-01T00:00:00Z",
         "config": settings,

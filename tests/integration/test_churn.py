@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -86,6 +87,11 @@ class Crowd:
 
     def stop(self, name: str) -> None:
         self.machine.runc("delete", "--force", name, check=True)
+
+    def forget(self) -> None:
+        """Their bundles go, so that the same names can start again."""
+        for name in self.images:
+            shutil.rmtree(self.machine.directory / name)
 
 
 def memory(machine: ClipMachine) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,47 +14,73 @@ import pytest
 
 from clip_runc import errors
 from clip_runc.cli.main import COMMANDS, clipctl
+from clip_runc.config import load
 from scripts import make_docs
-
-REPOSITORY = Path(__file__).resolve().parent.parent.parent
-DOCUMENTS = [
-    *sorted(REPOSITORY.glob("*.md")),
-    *sorted((REPOSITORY / "docs").rglob("*.md")),
-]
-IDS = [str(path.relative_to(REPOSITORY)) for path in DOCUMENTS]
+from tests.integration.documents import DOCUMENTS, REPOSITORY, anchors, blocks, name, prose
 
 
-@pytest.mark.parametrize("name", make_docs.documents())
-def test_generated_documents_are_current(name: str) -> None:
-    wanted = make_docs.documents()[name]
-    assert (REPOSITORY / "docs" / name).read_text() == wanted, "run python scripts/make_docs.py"
+@pytest.mark.parametrize("which", make_docs.documents())
+def test_generated_documents_are_current(which: str) -> None:
+    wanted = make_docs.documents()[which]
+    assert (REPOSITORY / "docs" / which).read_text() == wanted, "run python scripts/make_docs.py"
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_links_lead_somewhere(document: Path) -> None:
-    text = re.sub(r"```.*?```", "", document.read_text(), flags=re.DOTALL)
-    for target in re.findall(r"\]\(([^)\s]+)\)", text):
-        if "://" not in target and not target.startswith("#"):
-            assert (document.parent / target.partition("#")[0]).exists(), target
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose(document)):
+        path, _, anchor = target.partition("#")
+        if "://" in target:
+            assert target.startswith("https://"), target
+            continue
+        place = (document.parent / path) if path else document
+        assert place.exists(), target
+        if anchor:
+            assert place.suffix == ".md" and anchor in anchors(place), target
 
 
-def blocks(document: Path) -> list[str]:
-    """The fenced ``sh`` blocks."""
-    return re.findall(r"^```sh\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_paths_of_the_repository_are_there(document: Path) -> None:
+    """Files that the text names in code or in passing: `scripts/check`, tests/…/test_x.py."""
+    top = r"(?:bench|docs|scripts|tests|packaging|hooks|clip_runc|seed)"
+    for path in re.findall(rf"(?<![\w/.-]){top}/[\w/.-]*\w", prose(document)):
+        assert (REPOSITORY / path).exists(), path
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=IDS)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_every_document_can_be_found(document: Path) -> None:
+    """From README.md by links."""
+    seen, pending = set(), [REPOSITORY / "README.md", REPOSITORY / "CHANGELOG.md"]
+    while pending:
+        one = pending.pop()
+        if one in seen or one.suffix != ".md":
+            continue
+        seen.add(one)
+        links = re.findall(r"\]\(([^)\s#]+)", prose(one))
+        pending += [(one.parent / link).resolve() for link in links if "://" not in link]
+    assert document in seen
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
 def test_blocks_are_shell_and_name_what_there_is(document: Path) -> None:
-    for block in blocks(document):
+    for block in (one.text for one in blocks(document) if one.language == "sh"):
         subprocess.run(["sh", "-n"], input=block, text=True, check=True)
         for words in calls(block):
             assert words[0] in COMMANDS, f"clipctl {words[0]}"
             known = options(words)
             for word in words[1:]:
-                name = word.partition("=")[0]
-                if name == "--":
+                option = word.partition("=")[0]
+                if option == "--":
                     break
-                assert not re.fullmatch(r"--[a-z][a-z-]*", name) or name in known, word
+                assert not re.fullmatch(r"--[a-z][a-z-]*", option) or option in known, word
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name)
+def test_settings_in_blocks_can_be_used(document: Path, tmp_path: Path) -> None:
+    for block in (one.text for one in blocks(document) if one.language == "toml"):
+        tables = any(isinstance(value, dict) for value in tomllib.loads(block).values())
+        if not tables:  # containerd's or podman's have some, ours has none
+            (tmp_path / "config.toml").write_text(block)
+            load(str(tmp_path / "config.toml"))
 
 
 def calls(block: str) -> Iterator[list[str]]:
@@ -80,20 +107,19 @@ def options(words: list[str]) -> set[str]:
 def test_the_runbook_has_every_class_of_errors() -> None:
     text = (REPOSITORY / "docs/runbook.md").read_text()
     classes = [
-        name
-        for name, one in vars(errors).items()
+        key
+        for key, one in vars(errors).items()
         if isinstance(one, type) and issubclass(one, errors.ClipError)
     ]
     assert re.findall(r"^## (\w+)$", text, re.MULTILINE) == classes
 
 
-@pytest.mark.parametrize("name", ["clip-runc.8", "clipctl.8"])
-def test_man_pages_have_no_warnings(name: str) -> None:
+@pytest.mark.parametrize("page", ["clip-runc.8", "clipctl.8"])
+def test_man_pages_have_no_warnings(page: str) -> None:
     if shutil.which("groff") is None:
         pytest.skip("prerequisite groff: it is not installed")
-    page = REPOSITORY / "docs/man" / name
     done = subprocess.run(
-        ["groff", "-man", "-ww", "-z", "-Tutf8", str(page)],
+        ["groff", "-man", "-ww", "-z", "-Tutf8", str(REPOSITORY / "docs/man" / page)],
         capture_output=True,
         text=True,
         check=True,

@@ -68,10 +68,10 @@ def oracle(image: Image, disk: Path) -> Tree:
     return walk(disk / "bundle/rootfs")
 
 
-@pytest.fixture(params=["erofs", "tree"])
+@pytest.fixture(params=["erofs", "loop", "tree"])
 def machine(clip_with: Callable[..., ClipMachine], request: pytest.FixtureRequest) -> ClipMachine:
     """clip-runc with its layer mode forced."""
-    if request.param == "erofs":
+    if request.param != "tree":
         need("erofs")
     return clip_with(layer_mode=request.param)
 

@@ -8,7 +8,6 @@ import random
 import signal
 import stat
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,125 +18,49 @@ import pytest
 
 from clip_runc.errors import ServerError
 from clip_runc.fs import client, handover
-from clip_runc.images import local
-from clip_runc.linux.mount import mount_erofs, mounts, unmount
-from tests.integration.busybox_images import entry, tar
+from clip_runc.linux.mount import mounts
 from tests.integration.clip_machine import ClipMachine, processes_of
 from tests.integration.daemons import DockerRegistry, alive
-from tests.integration.image_maker import Image, write_image, write_layer
+from tests.integration.image_maker import Image
 from tests.integration.prerequisites import need
 from tests.integration.pushing import push
-
-FILES = 6
-SIZE = 4 << 20
-READER = """
-import hashlib, os, sys, time
-end = time.monotonic() + float(sys.argv[1])
-path, wanted, rounds = sys.argv[2], sys.argv[3], 0
-while time.monotonic() < end:
-    fd = os.open(path, os.O_RDONLY)
-    digest = hashlib.sha256()
-    while data := os.read(fd, 65536):
-        digest.update(data)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-    os.close(fd)
-    assert digest.hexdigest() == wanted, digest.hexdigest()
-    rounds += 1
-print(rounds)
-"""
-
-
-def contents() -> dict[str, bytes]:
-    """Files that compress by half, so that chunks are cut in them."""
-    source = random.Random(20)
-    return {f"file{n}": source.randbytes(SIZE // 2).hex().encode() for n in range(FILES)}
+from tests.integration.served_image import (
+    FILES,
+    Served,
+    clipd_processes,
+    contents,
+    finish,
+    mounts_of,
+    readers,
+    survival_image,
+)
 
 
 @pytest.fixture(scope="module")
 def image(scratch: Path) -> Image:
-    """One gzip layer of 24 MiB."""
-    archive = tar([entry(name, data) for name, data in contents().items()])
-    layout = scratch / "survival"
-    return write_image(layout, [write_layer(layout, [archive])], {"Cmd": ["/x"]})
-
-
-class Served:
-    """The image, attached to a clipd of its own and mounted as EROFS over FUSE."""
-
-    def __init__(self, machine: ClipMachine, reference: str, image: Image) -> None:
-        self.machine = machine
-        self.settings = machine.settings
-        machine.index(reference)
-        found = local.find(self.settings, reference)
-        assert found is not None
-        self.local = found
-        self.layer_hex = image.layers[0].diff_id.removeprefix("sha256:")
-        self.running: list[subprocess.Popen[str]] = []
-        self.target = machine.directory / "erofs"
-        self.target.mkdir()
-        with client.ensure_clipd(self.settings) as clipd:
-            answer: Any = clipd.attach(found.manifest_hex, found.index_path)
-        self.layer = f"{self.settings.fuse_dir}/layers/{answer['layers'][0]['file']}"
-        mount_erofs(found.erofs_path, [self.layer], str(self.target))
-
-    def status(self) -> dict[str, Any]:
-        with client.ensure_clipd(self.settings) as clipd:
-            return clipd.status()
-
-    def pid(self, role: str) -> int:
-        found: int = self.status()[role]["pid"]
-        return found
-
-    def kill(self, *roles: str) -> None:
-        """SIGKILL, all of them together."""
-        status = self.status()
-        for role in roles:
-            os.kill(status[role]["pid"], signal.SIGKILL)
-
-    def wait_for(self, good: Callable[[dict[str, Any]], bool], seconds: float = 15) -> None:
-        end = time.monotonic() + seconds
-        while True:
-            status = self.status()
-            if good(status):
-                return
-            assert time.monotonic() < end, status
-            time.sleep(0.05)
+    return survival_image(scratch / "survival")
 
 
 @pytest.fixture
 def served(
-    clip_with: Callable[..., ClipMachine], registry: DockerRegistry, image: Image
+    request: pytest.FixtureRequest,
+    clip_with: Callable[..., ClipMachine],
+    registry: DockerRegistry,
+    image: Image,
 ) -> Iterator[Served]:
+    """In ``erofs`` mode, or in that which the test says (``each_mode``)."""
+    need("erofs", "overlay")
     reference = push(image, registry.host, "fs/survival", "latest")
-    found = Served(clip_with(image_linger=300), reference, image)
+    mode = getattr(request, "param", "erofs")
+    found = Served(clip_with(image_linger=300), reference, image, mode)
     yield found
-    for process in found.running:  # those that a failed test did not wait for
-        process.kill()
-        process.communicate()
-    while unmount(str(found.target)):
-        continue
+    found.end()
 
 
-def readers(served: Served, seconds: float) -> list[subprocess.Popen[str]]:
-    """One a file: reads it again and again, past the page cache, and compares its hash."""
-    for name, data in contents().items():
-        wanted = hashlib.sha256(data).hexdigest()
-        argv = [sys.executable, "-c", READER, str(seconds), str(served.target / name), wanted]
-        served.running.append(subprocess.Popen(argv, stdout=subprocess.PIPE, text=True))
-    return served.running
+each_mode = pytest.mark.parametrize("served", ["erofs", "loop", "tree"], indirect=True)
 
 
-def finish(processes: list[subprocess.Popen[str]], seconds: float) -> int:
-    """All ended well, and soon; how often they read their files."""
-    end = time.monotonic() + seconds
-    rounds = 0
-    for process in processes:
-        output, _ = process.communicate(timeout=max(1.0, end - time.monotonic()))
-        assert process.returncode == 0
-        rounds += int(output)
-    return rounds
-
-
+@each_mode
 def test_server_killed_twenty_times_under_readers(served: Served) -> None:
     running = readers(served, 10)
     killed = set()
@@ -152,6 +75,7 @@ def test_server_killed_twenty_times_under_readers(served: Served) -> None:
     assert served.status()["server"]["restarts"] >= 15
 
 
+@each_mode
 @pytest.mark.parametrize(
     "roles",
     [
@@ -176,11 +100,7 @@ def test_any_one_or_two_killed_under_readers(served: Served, roles: tuple[str, .
     assert finish(running, 20) >= FILES
     assert [i["manifest"] for i in served.status()["images"]] == [served.local.manifest_hex]
     assert len(mounts_of(served)) == 1
-    assert len(processes_of([str(served.machine.run_dir)])) == 3
-
-
-def mounts_of(served: Served) -> list[str]:
-    return [m.target for m in mounts() if m.target == served.settings.fuse_dir]
+    assert len(clipd_processes(served)) == 3
 
 
 def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
@@ -197,6 +117,7 @@ def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
         assert len(file.read(4096)) == 4096
 
 
+@each_mode
 def test_a_stopped_server_is_replaced(served: Served) -> None:
     pid = served.pid("server")
     os.kill(pid, signal.SIGSTOP)
@@ -210,6 +131,7 @@ def test_a_stopped_server_is_replaced(served: Served) -> None:
     assert not alive(pid)
 
 
+@each_mode
 def test_a_server_that_crashes_is_replaced(served: Served) -> None:
     running = readers(served, 5)
     for number in (signal.SIGSEGV, signal.SIGABRT):
@@ -224,6 +146,7 @@ def test_a_server_that_crashes_is_replaced(served: Served) -> None:
     assert finish(running, 30) >= FILES
 
 
+@each_mode
 def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
     """In a memory cgroup of its own (v1) that has no room: the kernel kills it."""
     need("memory cgroup v1")
@@ -241,6 +164,7 @@ def test_a_server_out_of_memory_is_replaced(served: Served) -> None:
         group.rmdir()
 
 
+@each_mode
 def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
     running = readers(served, 5)
     for _ in range(2):
@@ -256,7 +180,7 @@ def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
         assert [i["manifest"] for i in after["images"]] == [served.local.manifest_hex]
     assert finish(running, 30) >= FILES
     assert len(mounts_of(served)) == 1
-    assert len(processes_of([str(served.machine.run_dir)])) == 3
+    assert len(clipd_processes(served)) == 3
 
 
 def test_an_upgrade_to_something_broken_changes_nothing(served: Served) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clip_runc.fs.client import ensure_clipd
 from tests.integration.clip_machine import ClipMachine, Done, mounts_below
 from tests.integration.prerequisites import PROGRAMS, need
 
@@ -64,6 +65,9 @@ class Podman:
 @pytest.fixture
 def podman(clip: ClipMachine, plain_ref: str) -> Iterator[Podman]:
     need("podman")
+    # as docs/tutorial.md says: conmon and podman 5 would wait for one that a container started
+    with ensure_clipd(clip.settings):
+        pass
     found = Podman(clip, plain_ref)
     found.call("pull", "--quiet", "--tls-verify=false", plain_ref, check=True)
     yield found

@@ -176,12 +176,10 @@ def login(home: Path, fake: FakeRegistry, password: str) -> None:
     (home / "config.json").write_text(json.dumps({"auths": {fake.host: auth}}))
 
 
-@pytest.mark.parametrize("settings", [{}, {"layer_mode": "tree"}], ids=["erofs", "tree"])
-def test_every_passing_fault_ends_in_right_bytes(
-    staged: Callable[..., Scene], settings: dict[str, str]
-) -> None:
+@pytest.mark.parametrize("mode", ["erofs", "loop", "tree"])
+def test_every_passing_fault_ends_in_right_bytes(staged: Callable[..., Scene], mode: str) -> None:
     """Each layer has its own faults, so that they can happen at the same time."""
-    scene = staged(**settings)
+    scene = staged(layer_mode=mode)
     fault = scene.fake.fault
     refused, cut, flipped, ranged, stalled = scene.blobs
     fault("status", 500, times=2, on=refused)
@@ -341,7 +339,7 @@ def state_of(pid: int) -> str:
         return ""
 
 
-@pytest.mark.parametrize("mode", ["erofs", "tree"])
+@pytest.mark.parametrize("mode", ["erofs", "loop", "tree"])
 def test_a_container_whose_reads_hang_can_be_deleted(
     clip_with: Callable[..., ClipMachine], scratch: Path, mode: str
 ) -> None:

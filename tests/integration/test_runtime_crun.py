@@ -66,12 +66,14 @@ def test_create_start_delete(crun: Crun) -> None:
         set -e
         $clip create --bundle=$bundle c1 </dev/null >/dev/null 2>&1
         $clip start c1
+        $clip exec c1 cat /srv/data/a >&2
         $clip state c1
         $clip delete --force c1
         left | grep c1 && exit 9
         $clip delete --force c1
     """)
     assert done.returncode == 0, done.stderr
+    assert "one\n" in done.stderr
     assert json.loads(done.stdout)["status"] == "running"
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clip_runc.cli.setup import systemd
+from clip_runc.config import Settings
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import wait_for
 from tests.integration.prerequisites import need
@@ -18,7 +19,7 @@ from tests.integration.prerequisites import need
 
 def unit(name: str, root: Path) -> str:
     """The text of a unit as install writes it."""
-    found = {os.path.basename(one.path): one.text for one in systemd.install("/v", str(root))}
+    found = {os.path.basename(one.path): one.text for one in systemd.install(Settings(), str(root))}
     text = found[name]
     assert text is not None
     return text

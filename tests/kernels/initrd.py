@@ -39,12 +39,12 @@ exec busybox switch_root /root /sbin/init
 """
 
 
-def write_initrd(path: Path, tree: Path, version: str) -> None:
-    """For the kernel ``version`` whose modules are in ``tree``."""
+def write_initrd(path: Path, tree: Path, version: str, busybox: Path = _BUSYBOX) -> None:
+    """For the kernel ``version`` whose modules are in ``tree``; ``busybox`` is static."""
     entries: list[tuple[str, int, bytes]] = [
         (name, stat.S_IFDIR | 0o755, b"") for name in ("bin", "dev", "proc", "root")
     ]
-    entries.append(("bin/busybox", stat.S_IFREG | 0o755, _BUSYBOX.read_bytes()))
+    entries.append(("bin/busybox", stat.S_IFREG | 0o755, busybox.read_bytes()))
     entries.append(("init", stat.S_IFREG | 0o755, _INIT.encode()))
     modules = _needed(tree, version)
     for number, module in enumerate(modules):

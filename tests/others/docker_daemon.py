@@ -65,7 +65,7 @@ def docker(clip: ClipMachine, plain_ref: str) -> Iterator[Docker]:
 
 
 def test_an_ordinary_image(docker: Docker, plain_ref: str) -> None:
-    """Docker 20 has no annotations: its containers pass through, whatever they do."""
+    """No annotation: its containers pass through, whatever they do."""
     done = docker.run(
         "--rm",
         "--runtime",
@@ -114,4 +114,20 @@ def test_a_stub_image(docker: Docker, busybox_ref: str, registry: object) -> Non
     docker.call("start", "c1", check=True)
     assert docker.call("exec", "c1", "cat", "/srv/data/a", check=True).stdout == "one\n"
     docker.call("rm", "--force", "c1", check=True)
+    assert docker.machine.containers_left() == []
+
+
+def test_an_annotation(docker: Docker, plain_ref: str, busybox_ref: str) -> None:
+    """``docker run --annotation`` names the lazy image, as docs/tutorial.md has it."""
+    said = docker.call("version", "--format", "{{.Server.Version}}", check=True).stdout
+    if int(said.partition(".")[0]) < 24:
+        pytest.skip("prerequisite docker 24: it brought --annotation")
+    docker.machine.index(busybox_ref)
+    annotation = f"dev.clip-runc.image={busybox_ref}"
+    done = docker.run(
+        "--rm", "--runtime", "clip", "--annotation", annotation, "--entrypoint", "sh", plain_ref,
+        "-c", "grep ' / / ' /proc/self/mountinfo; exit 7",
+    )  # fmt: skip
+    assert done.returncode == 7, done.stderr + docker.tail()
+    assert str(docker.machine.state) in done.stdout
     assert docker.machine.containers_left() == []

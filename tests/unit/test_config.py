@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clip_runc import config
+from clip_runc import config, personal
 from clip_runc.config import DEFAULTS, Settings, load
 from clip_runc.errors import ConfigError
 from clip_runc.runtime.plain_config import load_settings
@@ -119,8 +119,12 @@ def test_the_caller_of_a_set_uid_program_has_no_say(
     (place / "own.toml").write_text('run_dir = "/mine"')
     monkeypatch.setenv("CLIP_RUNC_CONFIG", str(place / "own.toml"))
     monkeypatch.setenv("CLIP_RUNC_STATE_DIR", "/mine")
+    for name in ("HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME", "XDG_RUNTIME_DIR"):
+        monkeypatch.setenv(name, "/mine")
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    assert vars(both()) == DEFAULTS
+    found = vars(both())
+    assert not any("/mine" in str(value) for value in found.values())
+    assert {key for key, value in found.items() if value != DEFAULTS[key]} == set(personal.OF_ROOT)
 
 
 @pytest.mark.parametrize(

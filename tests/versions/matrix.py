@@ -1,4 +1,4 @@
-"""``tests/versions/run``: a test for each program of each release; a table in the README."""
+"""``tests/versions/run``: the lines of a table in the README, over each release's programs."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -16,40 +17,56 @@ from typing import NamedTuple
 from tests.integration.clip_machine import REPOSITORY
 from tests.versions.programs import programs
 
-SUITES = ("bookworm", "trixie", "forky")
-LINE_SECONDS = 300
-_INTEGRATION = "tests/integration"
-TESTS = {
-    "runc": "tests/versions/by_hand.py",
-    "crun": "tests/versions/by_hand.py",
-    "containerd": f"{_INTEGRATION}/test_containerd.py::test_ctr_run_with_our_binary",
-    "containerd CRI": f"{_INTEGRATION}/test_containerd.py::test_pod_with_our_annotation",
-    "podman": f"{_INTEGRATION}/test_podman.py::test_exec_inspect_stop_and_remove",
-    "docker": "tests/others/docker_daemon.py::test_a_stub_image",
-}
-WHAT = {
-    "runc": "`run`, `create` to `delete`, by hand",
-    "crun": "`run`, `create` to `delete`, by hand",
-    "containerd": "`ctr run`",
-    "containerd CRI": "a pod (configuration version 2)",
-    "podman": "`run` to `rm`",
-    "docker": "a stub image, `run` to `rm`",
-}
-BEGIN, END = "<!-- tests/versions/run: begin -->", "<!-- tests/versions/run: end -->"
-_ROW = re.compile(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.MULTILINE)
+SUITES = {"bookworm": "Debian 12", "trixie": "Debian 13", "forky": "testing"}
+CELL_SECONDS = 300
+_CONTAINERD = ("tests/integration/test_containerd.py", "tests/integration/test_stub.py")
+_PODS = "pod or handler"
+_BY_HAND = ("tests/integration/test_runtime_crun.py",)
 
 
-class Row(NamedTuple):
-    """A line of the table."""
+class Line(NamedTuple):
+    """A line of the table: what runs lazily, and pytest's arguments; ``least`` is a version."""
 
     program: str
-    version: str
     what: str
-    result: str
-    passed: str
+    tests: tuple[str, ...]
+    environ: tuple[tuple[str, str], ...] = ()
+    least: int = 0
+
+    @property
+    def name(self) -> str:
+        return f"{self.program}: {self.what}"
+
+
+LINES = (
+    Line("runc", "`create` to `delete`, `run`", _BY_HAND),
+    Line("crun", "`create` to `delete`, `run`", _BY_HAND),
+    Line("containerd", "`ctr run`, stub images", (*_CONTAINERD, "-k", "ctr or plain")),
+    Line("containerd", "pods", (*_CONTAINERD, "-k", _PODS)),
+    Line(
+        "containerd", "pods, configuration version 3", (*_CONTAINERD, "-k", _PODS),
+        (("CLIP_TEST_CONTAINERD_CONFIG", "3"),), least=2,
+    ),
+    Line(
+        "containerd", "a pod, `clipctl install --containerd`",
+        ("tests/versions/containerd_default.py",),
+    ),
+    Line("podman", "`run` to `rm`", ("tests/integration/test_podman.py",)),
+    Line("docker", "`run` to `rm`, stub images", ("tests/others/docker_daemon.py",)),
+)  # fmt: skip
+BEGIN, END = "<!-- tests/versions/run: begin -->", "<!-- tests/versions/run: end -->"
+_CELL = re.compile(r"(?P<version>[\d.]+)(?P<failed> failed, last passed)?:? (?P<passed>[\w-]+)")
+
+
+class Cell(NamedTuple):
+    """What became of a line with one release's version of its program."""
+
+    version: str
+    passed: str  # the day when it last did, or "never"
+    why: str = ""  # it did not this time
 
     def text(self) -> str:
-        return "| " + " | ".join(self) + " |"
+        return f"{self.version}{' failed, last passed' * bool(self.why)}: {self.passed}"
 
 
 def version(program: str, path: str) -> str:
@@ -62,49 +79,78 @@ def version(program: str, path: str) -> str:
     return number[0] if number else ""
 
 
-def attempt(kind: str, path: str, scratch: Path) -> str:
-    """Run a line's test; empty when it passed, or the first line that says why not."""
-    program = kind.split()[0]
-    environ = {**os.environ, "PATH": path, "CI": "1"}
-    environ["CLIP_TEST_RUNTIME"] = shutil.which(program, path=path) or program
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", TESTS[kind]]
-    with scratch.open("ab") as log:
-        try:
-            child = subprocess.run(
-                command, check=False, cwd=REPOSITORY, env=environ, timeout=LINE_SECONDS,
-                capture_output=True, text=True,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            return f"nothing in {LINE_SECONDS} s"
-        log.write(child.stdout.encode())
-    if child.returncode == 0:
+def search_path(suite: str) -> str:
+    """A PATH that has the release's programs first; this machine's own where it is of it."""
+    own = f"VERSION_CODENAME={suite}\n" in Path("/etc/os-release").read_text()
+    found = [] if own else [str(programs(suite))]
+    return ":".join([*found, os.environ["PATH"], "/usr/sbin", "/sbin"])
+
+
+def attempt(line: Line, path: str, log: Path) -> str:
+    """Run a line's tests; empty when they passed, or the first thing that says why not."""
+    environ = {
+        **os.environ, **dict(line.environ), "PATH": path, "CI": "1",
+        "CLIP_TEST_CRUN": shutil.which(line.program, path=path) or "",
+        "CONTAINERS_HELPER_BINARY_DIR": path.partition(":")[0],
+        "PODMAN_IGNORE_CGROUPSV1_WARNING": "1",
+    }  # fmt: skip
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *line.tests]
+    child = subprocess.Popen(
+        command, cwd=REPOSITORY, env=environ, text=True,
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        said = child.communicate(timeout=CELL_SECONDS)[0]
+    except subprocess.TimeoutExpired:
+        child.send_signal(signal.SIGINT)  # its fixtures end their daemons
+        said = child.communicate(timeout=CELL_SECONDS)[0]
+    with log.open("a") as out:
+        out.write(f"{line.name} with {path.partition(':')[0]}\n{said}\n")
+    # what is all skipped, or none at all, has not passed
+    if child.returncode == 0 and re.search(r"\b[1-9]\d* passed", said):
         return ""
-    wrong = re.search(r"^E\s+(.+)$", child.stdout, re.MULTILINE)
-    return (wrong[1] if wrong else f"pytest exited with {child.returncode}")[:120].replace("|", "/")
+    wrong = re.search(r"^E\s+(.+)$", said, re.MULTILINE)
+    return wrong[1][:120] if wrong else f"pytest exited with {child.returncode}"
 
 
-def former(readme: str) -> dict[tuple[str, str, str], Row]:
-    """The rows that an earlier run wrote."""
+def former(readme: str) -> dict[str, list[str]]:
+    """The cells that an earlier run wrote, by the line's name."""
     table = readme.partition(BEGIN)[2].partition(END)[0]
-    rows = [Row(*found.groups()) for found in _ROW.finditer(table)]
-    return {row[:3]: row for row in rows if row.program != "program"}
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line[:2] == "| "]
+    return {f"{row[0]}: {row[1]}": row[2:] for row in rows if len(row) == 2 + len(SUITES)}
 
 
-def write(readme: Path, rows: list[Row]) -> None:
-    """The table again: rows of this run, and those of earlier ones that it did not run."""
+def last_passed(cell: str, number: str) -> str:
+    """The day when this version last passed, by a cell of the table; ``never``."""
+    found = _CELL.fullmatch(cell.strip())
+    return found["passed"] if found and found["version"] == number else "never"
+
+
+def write(readme: Path, cells: dict[tuple[str, str], Cell]) -> None:
+    """The table again: cells of this run, and those of earlier ones that it did not run."""
     text = readme.read_text()
-    kept = former(text) | {row[:3]: row for row in rows}
-    head = [
-        BEGIN, "", "| program | version | what ran lazily | result | last passed |",
-        "|---|---|---|---|---|",
+    before, begin, rest = text.partition(BEGIN)
+    if not begin:
+        raise SystemExit(f"tests/versions: {readme} has no {BEGIN}")
+    known = former(text)
+    kernel = ".".join(platform.release().split(".")[:2])
+    table = [
+        BEGIN, f"Versions, and when they last passed; the last run was on Linux {kernel}.", "",
+        f"| program | what starts lazily | {' | '.join(SUITES.values())} |",
+        "|---" * (2 + len(SUITES)) + "|",
     ]  # fmt: skip
-    table = "\n".join([*head, *(row.text() for row in kept.values()), "", END])
-    before, _, rest = text.partition(BEGIN)
-    readme.write_text(before + table + rest.partition(END)[2])
+    for line in LINES:
+        old = known.get(line.name, [""] * len(SUITES))
+        row = [
+            cells[line.name, suite].text() if (line.name, suite) in cells else old[place]
+            for place, suite in enumerate(SUITES)
+        ]
+        table.append("| " + " | ".join([line.program, line.what, *(x or "–" for x in row)]) + " |")
+    readme.write_text(before + "\n".join([*table, END]) + rest.partition(END)[2])
 
 
 def main() -> int:
-    """0 when every line passed."""
+    """0 when every cell that was run passed."""
     parser = argparse.ArgumentParser(prog="tests/versions/run")
     parser.add_argument("word", nargs="*")
     parser.add_argument("--no-readme", action="store_true")
@@ -113,33 +159,28 @@ def main() -> int:
     if os.geteuid() or lacking:
         raise SystemExit(f"tests/versions: needs {', '.join(lacking) or 'root'}")
     readme = REPOSITORY / "README.md"
-    known, rows = former(readme.read_text()), []
+    known, cells = former(readme.read_text()), {}
     log = Path(f"/var/tmp/clip-versions-{os.getpid()}.log")
-    day, kernel = time.strftime("%Y-%m-%d"), ".".join(platform.release().split(".")[:2])
-    for kind in TESTS:
-        for suite in SUITES:
-            path = os.environ["PATH"] + ":/usr/sbin:/sbin"
-            if suite != "bookworm":
-                path = f"{programs(suite)}:{path}"
-            number = version(kind.split()[0], path)
-            name = f"{kind} {number}"
-            if given.word and not any(word in name for word in given.word):
+    for line in LINES:
+        for place, suite in enumerate(SUITES):
+            path = search_path(suite)
+            number = version(line.program, path)
+            title = f"{line.program} {number}: {line.what}"
+            older = not number or int(number.partition(".")[0]) < line.least
+            if older or not all(word in title for word in given.word):
                 continue
-            wrong = attempt(kind, path, log)
-            old = known.get((kind, number, WHAT[kind]))
-            passed = f"{day}, Linux {kernel}" if not wrong else old.passed if old else "never"
-            rows.append(
-                Row(kind, number, WHAT[kind], f"failed: {wrong}" if wrong else "passed", passed)
-            )
-            print(rows[-1].text(), flush=True)
-    if not given.no_readme:
-        write(readme, rows)
-    failed = sum(row.result != "passed" for row in rows)
-    if failed:
-        print(f"{failed} of {len(rows)} failed: {log}")
-    else:
+            why = attempt(line, path, log)
+            old = known.get(line.name, [""] * len(SUITES))[place]
+            passed = last_passed(old, number) if why else time.strftime("%Y-%m-%d")
+            cells[line.name, suite] = Cell(number, passed, why)
+            print(f"{title}: {f'failed: {why}' if why else 'passed'}", flush=True)
+    if cells and not given.no_readme:
+        write(readme, cells)
+    failed = sum(bool(cell.why) for cell in cells.values())
+    print(f"{len(cells) - failed} passed, {failed} failed" + (f": {log}" if failed else ""))
+    if not failed:
         log.unlink(missing_ok=True)
-    return 1 if failed else 0
+    return 0 if cells and not failed else 1
 
 
 if __name__ == "__main__":

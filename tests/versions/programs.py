@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -11,11 +12,13 @@ from pathlib import Path
 from tests.integration.debian_images import apt_proxy, mirror
 
 CACHE = Path("/var/cache/clip-runc-tests/versions")
-_PACKAGES = ("runc", "crun", "containerd", "podman", "conmon", "docker.io", "docker-cli")
+_PACKAGES = (
+    "runc", "crun", "containerd", "podman", "conmon", "netavark", "docker.io", "docker-cli",
+)  # fmt: skip
 _PROGRAMS = (
     "usr/sbin/runc", "usr/bin/crun", "usr/bin/containerd", "usr/bin/containerd-shim-runc-v2",
     "usr/bin/ctr", "usr/bin/podman", "usr/bin/conmon", "usr/sbin/dockerd", "usr/bin/docker",
-    "usr/sbin/docker-init", "usr/bin/docker-proxy",
+    "usr/sbin/docker-init", "usr/bin/docker-proxy", "usr/lib/podman/netavark",
 )  # fmt: skip
 _LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _LOADER = f"{_LIBRARIES}/ld-linux-x86-64.so.2"
@@ -23,7 +26,8 @@ _LOADER = f"{_LIBRARIES}/ld-linux-x86-64.so.2"
 
 def programs(suite: str) -> Path:
     """The directory of a suite's programs, from the cache or made; for the head of ``PATH``."""
-    place = CACHE / suite
+    name = hashlib.sha256(" ".join(_PACKAGES + _PROGRAMS).encode()).hexdigest()[:8]
+    place = CACHE / f"{suite}-{name}"
     if not place.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="clip-versions-", dir=CACHE) as scratch:

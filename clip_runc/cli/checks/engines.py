@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
-from clip_runc.config import Settings
+from clip_runc.config import Settings, is_personal
 from clip_runc.runtime.launcher import is_launcher
 
 CONTAINERD = "/etc/containerd/config.toml"
@@ -27,7 +27,7 @@ ANNOTATIONS = "dev.clip-runc.*"
 def check(settings: Settings, root: str = "") -> list[Finding]:
     """One or two lines for each engine that is here.  ``root`` stands before every path."""
     found = []
-    if shutil.which("containerd") or os.path.exists(root + CONTAINERD):
+    if not is_personal() and (shutil.which("containerd") or os.path.exists(root + CONTAINERD)):
         found += _containerd(root)
     if shutil.which("podman"):
         found += _podman(root)

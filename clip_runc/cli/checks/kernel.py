@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import tempfile
 
+from clip_runc import personal
 from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
-from clip_runc.config import Settings
+from clip_runc.config import Settings, is_rootless
 from clip_runc.errors import ClipError
 from clip_runc.linux import fuse_device, probe
 from clip_runc.linux.mount import unmount
@@ -16,17 +17,43 @@ def check(settings: Settings) -> list[Finding]:
     """FUSE with its RESEND, and the system calls.  EROFS and overlay: see ``self_test``."""
     release = os.uname().release
     if os.geteuid():
-        text = "not root: what needs mounts was not tried"
-        return [Finding(FAIL, "root", text, "run it again with sudo"), *_calls(release)]
-    return [*_fuse(release), *_calls(release)]
+        return [_no_namespace(), *_calls(release)]
+    found = user_namespace() if is_rootless() else []
+    return [*found, *_fuse(release), *_calls(release)]
+
+
+def _no_namespace() -> Finding:
+    """``clipctl`` of an ordinary user makes one, so it could not."""
+    text = "not root, and no user namespace can be made: what needs mounts was not tried"
+    hint = "sysctl user.max_user_namespaces, kernel.apparmor_restrict_unprivileged_userns; or sudo"
+    return Finding(FAIL, "user namespace", text, hint)
+
+
+def user_namespace() -> list[Finding]:
+    """How many ids it has, and what podman's runtime does not hear of."""
+    with open("/proc/self/uid_map", encoding="ascii") as file:
+        count = sum(int(line.split()[2]) for line in file)
+    found = [Finding(OK, "user namespace", f"root of one with {count} ids: layer mode tree")]
+    if count == 1:
+        text = "one id is mapped: files of others are nobody's, clipd's server is the user itself"
+        hint = "install uidmap, and give the user ids: usermod --add-subuids (and gids); subuid(5)"
+        found = [Finding(WARN, "user namespace", text, hint)]
+    for name, usual in (("XDG_DATA_HOME", ".local/share"), ("XDG_CONFIG_HOME", ".config")):
+        value = os.environ.get(name, "")
+        if value and value != f"{personal.home()}/{usual}":
+            text = f"{name} is {value}, and podman does not tell its runtime"
+            hint = f"a link at ~/{usual}/clip-runc to {value}/clip-runc"
+            found.append(Finding(WARN, "environment", text, hint))
+    return found
 
 
 def _fuse(release: str) -> list[Finding]:
     try:
         resend = _can_resend()
     except (ClipError, OSError) as error:
-        hint = "modprobe fuse; in a container, give it /dev/fuse and CAP_SYS_ADMIN"
-        return [Finding(FAIL, "FUSE", str(error), hint)]
+        if isinstance(error, ClipError):
+            return [Finding(FAIL, "FUSE", error.message, error.hint)]
+        return [Finding(FAIL, "FUSE", str(error), "modprobe fuse")]
     found = [Finding(OK, "FUSE", "/dev/fuse opens and mounts")]
     if resend:
         return [*found, Finding(OK, "FUSE resend", "a killed server costs no read")]

@@ -16,17 +16,19 @@ from urllib.parse import urlsplit
 
 from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
 from clip_runc.cli.checks.storage import permissions
-from clip_runc.config import DEFAULTS, Settings, config_files
+from clip_runc.config import DEFAULTS, Settings, config_files, is_rootless
 from clip_runc.errors import ClipError
 from clip_runc.fs.client import Client
 from clip_runc.linux import observed
 from clip_runc.linux.confine import landlock_version
 from clip_runc.linux.observed import Observed
+from clip_runc.linux.privileges import attainable
 
 _START = "/clip_runc/fs/start.py"
 _ROLES = ("supervisor", "keeper", "server")
 # modules that fs/start.py runs as root: the rest of them gives privileges up
 _ROOT = {"supervisor": "supervisor", "keeper": "keeper", "containers.gc": "gc"}
+_OVERFLOW_UID = 65534
 _STEERING = re.compile(r"LD_|PYTHON|GLIBC_TUNABLES|GCONV_PATH|BASH_ENV$|IFS$")
 _SECRET = re.compile(r"PASSW|TOKEN|SECRET|CREDENTIAL|PRIVATE_KEY|_AUTH$", re.IGNORECASE)
 _HINT = "clipctl upgrade replaces clipd's processes; if it stays so, report it"
@@ -40,7 +42,7 @@ def check(settings: Settings, root: str = "") -> list[Finding]:
 def processes(settings: Settings) -> list[Finding]:
     """A line or more for each process of ours."""
     if os.geteuid():
-        hint = "run it again with sudo"
+        hint = "run it again with sudo, or where a user namespace can be made"
         return [Finding(FAIL, "processes", "not root: those of root cannot be looked at", hint)]
     found: list[Finding] = []
     for role, pid in sorted(ours(settings)):
@@ -48,7 +50,7 @@ def processes(settings: Settings) -> list[Finding]:
             seen = Observed.look(pid)
         except OSError:
             continue  # it ended meanwhile
-        found += judge(role, seen, settings.server_uid)
+        found += judge(role, seen, attainable(settings.server_uid))
     if not found:
         text = "none runs; the first container starts them"
         found.append(Finding(OK, "processes", text))
@@ -93,6 +95,8 @@ def judge(role: str, seen: Observed, server_uid: int) -> list[Finding]:
     problems = [*_environment(seen), *_argv(seen)]
     if role not in _ROOT:
         problems += _unprivileged(seen, server_uid)
+    elif role == "supervisor" and seen.dumps_core:
+        problems.append((FAIL, "may leave a core with credentials in it", _HINT))
     privs = "no_new_privs" if seen.no_new_privs else "may gain privileges by exec"
     text = f"uid {seen.uids[1]}, {seen.effective()}, {privs}, seccomp {seen.seccomp}"
     if not seen.dumpable and not seen.dumps_core:
@@ -106,7 +110,7 @@ def _unprivileged(seen: Observed, uid: int) -> Iterator[tuple[int, str, str]]:
     if set(seen.uids) != {uid} or set(seen.gids) != {uid}:
         text = f"has uids {seen.uids} and gids {seen.gids}, wanted {uid} alone"
         yield FAIL, text, _HINT
-    if seen.groups:
+    if seen.groups and uid:  # a user namespace of one id has no right to leave groups
         yield FAIL, f"is in the groups {seen.groups}", _HINT
     for name, bits in seen.capabilities.items():
         if bits:
@@ -202,11 +206,13 @@ def programs(root: str) -> list[Finding]:
     places = [f"{package_directory()}/clip_runc", real_interpreter()]
     places += [f"{root}/usr/local/bin/{name}" for name in ("clip-runc", "clip-runc-poststop")]
     found = []
+    # in a user's namespace those of the machine's root are nobody's
+    owners = (0, _OVERFLOW_UID) if is_rootless() else (0,)
     for place in places:
         for path in _upwards(os.path.realpath(place), root):
             status = os.stat(path)
             sticky = status.st_mode & stat.S_ISVTX
-            if status.st_uid or (status.st_mode & 0o022 and not sticky):
+            if status.st_uid not in owners or (status.st_mode & 0o022 and not sticky):
                 text = f"{path} can be written by others than root, and {place} runs as root"
                 hint = f"chown root:root {path} && chmod go-w {path}"
                 found.append(Finding(FAIL, "programs", text, hint))

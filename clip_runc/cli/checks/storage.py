@@ -10,6 +10,7 @@ from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
 from clip_runc.cli.console import size
 from clip_runc.config import Settings
 from clip_runc.errors import StorageRefused
+from clip_runc.linux.privileges import attainable
 from clip_runc.linux.probe import tells_types
 from clip_runc.linux.storage import filesystem_type, refuse_unsuitable
 
@@ -72,7 +73,7 @@ def space(path: str, found: os.statvfs_result) -> Finding:
 
 def permissions(settings: Settings) -> list[Finding]:
     """Modes and owners of our directories and the socket, as far as they are there."""
-    server = settings.server_uid
+    server = attainable(settings.server_uid)
     wanted = (
         (settings.run_dir, 0o711, 0),
         (settings.lock_dir, 0o700, 0),

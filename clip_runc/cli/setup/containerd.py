@@ -21,15 +21,25 @@ NEXT = "systemctl restart containerd; for Kubernetes: a RuntimeClass with handle
 _BEGIN = f"# clip-runc: {MARK}, removed by clipctl uninstall\n"
 # In place of the newline that the last line of the file had not.
 _JOINED = f"\n{_BEGIN[:-1]} (after a line without end)\n"
+_FRESH = f"{_BEGIN[:-1]} (there was no file)\n"
 _END = "# clip-runc: end\n"
+_VERSION = re.compile(r"version = \d\n")
 _SECONDS = 20
+# containerd 1.x takes a file that names one handler to name them all: without this its own, runc,
+# would be gone, and with it the CRI service, whose default it is.
+_BUILT_IN = """\
+[plugins."{plugin}".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+"""
 
 
 def install(binary: str, root: str) -> Change:
     """The file with the block in it.  Raises ``ConfigError`` where it does not fit."""
-    text = without(read(root + CONTAINERD) or "")
+    old = read(root + CONTAINERD)
+    text = without(old or "")
     document = _parse(text, root)
-    version = document.get("version", 1) if text.strip() else _version_for()
+    blank = not text.strip()
+    version = _version_for() if blank else document.get("version", 1)
     if version not in CRI:
         raise ConfigError(
             f"{root}{CONTAINERD}: configuration version {version}",
@@ -37,33 +47,43 @@ def install(binary: str, root: str) -> Change:
         )
     if HANDLER in runtimes(document):
         raise ConfigError(f"{root}{CONTAINERD} has a handler {HANDLER} already", "remove it first")
-    head = text or f"version = {version}\n"
-    begin = _BEGIN if head.endswith("\n") else _JOINED
-    options = dict(runtimes(document).get("runc", {}).get("options") or {})
-    new = head + begin + _block(CRI[version], binary, options) + _END
+    handlers = runtimes(document)
+    options = dict(handlers.get("runc", {}).get("options") or {})
+    block = f"version = {version}\n" if blank else ""
+    block += "" if handlers or version > 2 else _BUILT_IN.format(plugin=CRI[version])
+    new = text + _begin(old, text) + block + _block(CRI[version], binary, options) + _END
     _parse(new, root)
     return Change(CONTAINERD, new, root=root)
 
 
 def uninstall(root: str) -> list[Change]:
-    """The file as it was; gone where the block was all that it had."""
+    """The file as it was; gone where there was none and nobody has added to it."""
     old = read(root + CONTAINERD)
     if old is None or MARK not in old:
         return []
     rest = without(old)
-    ours_alone = re.fullmatch(r"version = \d\n", rest)
-    return [Change(CONTAINERD, None if ours_alone else rest, root=root)]
+    return [Change(CONTAINERD, None if _FRESH in old and not rest else rest, root=root)]
+
+
+def _begin(old: str | None, text: str) -> str:
+    """The block's first line, which says how the file without it was."""
+    if not text:
+        return _FRESH if old is None or _FRESH in old else _BEGIN
+    return _BEGIN if text.endswith("\n") else _JOINED
 
 
 def without(text: str) -> str:
-    """The file without our block."""
-    for begin in (_JOINED, _BEGIN):
+    """The file without our block; what was blank before is that again."""
+    for begin in (_JOINED, _FRESH, _BEGIN):
         before, found, after = text.partition(begin)
         if found:
             _, end, rest = after.partition(_END)
             if not end:
                 raise ConfigError(f"{CONTAINERD}: the end of our block is gone", f"add {_END!r}")
-            return before + rest
+            others = before + rest
+            version = _VERSION.match(after)
+            # what was added since was written for the version that we chose
+            return version[0] + others if version and others.strip() else others
     return text
 
 

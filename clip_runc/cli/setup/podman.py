@@ -7,7 +7,11 @@ import json
 from clip_runc.cli.setup.changes import MARK, Change, own_file, removals
 
 PATH = "/etc/containers/containers.conf.d/50-clip-runc.conf"
-NEXT = "podman --runtime clip-runc run --annotation dev.clip-runc.image=REFERENCE …"
+# conmon adopts a clipd that its container starts, ends when that does, and podman 5 waits for it
+NEXT = (
+    "have clipd run before containers do (--systemd); "
+    "podman --runtime clip-runc run --annotation dev.clip-runc.image=REFERENCE …"
+)
 
 
 def install(binary: str, root: str) -> Change:

@@ -1,18 +1,44 @@
-"""Units: clipd, a timer that tidies up, and what Prometheus reads."""
+"""Units: clipd and its socket, a timer that tidies up, and what Prometheus reads."""
 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from pathlib import Path
 
 from clip_runc.cli.setup.changes import MARK, Change, own_file, removals
+from clip_runc.config import Settings
+from clip_runc.errors import ConfigError
+from clip_runc.fs.managed import HOPELESS, LEAVE, SOCKET
 
 DIRECTORY = "/etc/systemd/system"
-NEXT = "systemctl daemon-reload && systemctl enable --now clipd.service clip-runc-gc.timer"
+SERVING = ("clipd.socket", "clipd.service")
+NEXT = "systemctl daemon-reload && systemctl enable --now clipd.socket clip-runc-gc.timer"
 
-# No ExecStop: SIGTERM ends clipd in good order.  KillMode=process: when the supervisor crashes, the
-# server and the keeper live on, and reads go on while the next one takes the mount over.
+# The first container starts clipd.  Its directory is made here, for root alone; clipd opens what is
+# above it to those who only pass through.
+_SOCKET = """\
+# {mark}, removed by clipctl uninstall
+[Unit]
+Description=clip-runc: where clipd is asked
+
+[Socket]
+ListenSequentialPacket={socket}
+FileDescriptorName={socket_name}
+SocketMode=0600
+DirectoryMode=0700
+RemoveOnStop=yes
+
+[Install]
+WantedBy=sockets.target
+"""
+# No ExecStop: SIGTERM ends clipd in good order.  A restart sends another signal, at which clipd
+# ends and leaves its mount in the file descriptor store; a crash leaves it there too.  So nothing
+# else in the cgroup has to survive: KillMode=mixed.  The store is not kept over a stop
+# (FileDescriptorStorePreserve=): whoever stops clipd wants the mount to end, and readers with an
+# error, not hung.  FDSTORE is what systemd 254 sets by itself.  Restarts go on for ever, for
+# readers wait; but for what clipd says is hopeless, with no mount to lose.
 #
 # The hardening is what a process can bear that mounts file systems for the host: nothing that
 # systemd does by a mount namespace (Protect…=, Private…=), for mounts made there are seen by nobody
@@ -23,15 +49,26 @@ _CLIPD = """\
 # {mark}, removed by clipctl uninstall
 [Unit]
 Description=clip-runc: serves image layers as they are read
+Requires=clipd.socket
+After=clipd.socket
 Before=containerd.service crio.service
 RequiresMountsFor={state_dir}
+StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+Type=notify
 ExecStart={clipd}
-KillMode=process
+ExecReload={clipctl} upgrade
+KillMode=mixed
+RestartKillSignal={leave}
+TimeoutStopSec=30
+FileDescriptorStoreMax=4
+Environment=FDSTORE=4
 Restart=on-failure
-RestartSec=1
+RestartSec=200ms
+RestartPreventExitStatus={hopeless}
+WatchdogSec=30
+WatchdogSignal=SIGKILL
 OOMScoreAdjust=-900
 LimitNOFILE=65536
 UMask=0077
@@ -50,6 +87,7 @@ SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target
+Also=clipd.socket
 """
 _GC = """\
 # {mark}, removed by clipctl uninstall
@@ -127,6 +165,7 @@ RandomizedDelaySec=5min
 WantedBy=timers.target
 """
 UNITS = {
+    "clipd.socket": _SOCKET,
     "clipd.service": _CLIPD,
     "clip-runc-gc.service": _GC,
     "clip-runc-gc.timer": _TIMER,
@@ -138,23 +177,63 @@ CAPABILITIES = (
 )  # fmt: skip
 
 
-def install(state_dir: str, root: str) -> list[Change]:
+def install(settings: Settings, root: str) -> list[Change]:
     """The units.  Raises ``ConfigError``."""
+    clipd = program("clipd", "clip_runc.fs.supervisor")
+    found = texts(settings, MARK, clipd, program("clipctl", "clip_runc.cli.main"))
+    return [own_file(f"{DIRECTORY}/{name}", text, root) for name, text in found.items()]
+
+
+def texts(settings: Settings, mark: str, clipd: str, clipctl: str) -> dict[str, str]:
+    """The units by name; ``clipd`` and ``clipctl`` are command lines."""
     values = {
-        "mark": MARK,
-        "state_dir": _escape(state_dir),
+        "mark": mark,
+        "state_dir": _escape(settings.state_dir),
+        "socket": settings.socket.replace("%", "%%"),  # the rest of the line, whatever is in it
+        "socket_name": SOCKET,
+        "leave": LEAVE.name,
+        "hopeless": HOPELESS,
         "capabilities": " ".join(CAPABILITIES),
-        "clipd": program("clipd", "clip_runc.fs.supervisor"),
-        "clipctl": program("clipctl", "clip_runc.cli.main"),
+        "clipd": clipd,
+        "clipctl": clipctl,
     }
-    return [
-        own_file(f"{DIRECTORY}/{name}", text.format(**values), root) for name, text in UNITS.items()
-    ]
+    return {name: text.format(**values) for name, text in UNITS.items()}
 
 
-def uninstall(root: str) -> list[Change]:
-    """Without them."""
-    return removals([f"{DIRECTORY}/{name}" for name in UNITS], root)
+def uninstall(root: str, *, serving: bool = False) -> list[Change]:
+    """Without them; ``serving``: but for those that containers need."""
+    names = [name for name in UNITS if not (serving and name in SERVING)]
+    return removals([f"{DIRECTORY}/{name}" for name in names], root)
+
+
+def stop(changes: list[Change]) -> list[str]:
+    """Stop and disable the units that ``changes`` take away; which they are.
+
+    Raises ``ConfigError`` with what systemctl says.
+    """
+    names = [Path(one.path).name for one in changes if one.path.startswith(f"{DIRECTORY}/")]
+    if names and is_running():
+        _systemctl("disable", "--now", *names)
+    return names
+
+
+def forget() -> None:
+    """Have systemd forget units whose files are gone."""
+    if is_running():
+        _systemctl("daemon-reload")
+
+
+def is_running() -> bool:
+    """Is systemd the first process of this machine (sd_booted(3))?"""
+    return os.path.isdir("/run/systemd/system")
+
+
+def _systemctl(*arguments: str) -> None:
+    done = subprocess.run(
+        ["systemctl", *arguments], check=False, capture_output=True, text=True, timeout=120
+    )
+    if done.returncode:
+        raise ConfigError(f"systemctl {' '.join(arguments)}: {done.stderr.strip()}")
 
 
 def program(name: str, module: str) -> str:

@@ -48,6 +48,7 @@ def test_everything_and_back(tmp_path: Path) -> None:
         "etc/systemd/system/clip-runc-gc.timer",
         "etc/systemd/system/clip-runc-metrics.service",
         "etc/systemd/system/clipd.service",
+        "etc/systemd/system/clipd.socket",
         "usr/local/bin/clip-runc",
         "usr/local/bin/clip-runc-poststop",
         "usr/local/bin/runc",

@@ -83,6 +83,15 @@ def gzip_strategy(data: bytes, strategy: int) -> bytes:
     return packer.compress(data) + packer.flush()
 
 
+def one_block(data: bytes) -> bytes:
+    """A member whose one block has the fixed code (RFC 1951, 3.2.6) and no references."""
+    codes = [f"{byte + 48:08b}" if byte < 144 else f"{byte + 256:09b}" for byte in range(256)]
+    bits = "110" + "".join(map(codes.__getitem__, data)) + "0000000"
+    body = int(bits[::-1], 2).to_bytes(-(-len(bits) // 8), "little")
+    trailer = zlib.crc32(data).to_bytes(4, "little") + len(data).to_bytes(4, "little")
+    return b"\x1f\x8b\x08" + bytes(7) + body + trailer
+
+
 def pigz(data: bytes, *options: str) -> bytes | None:
     """None where there is no pigz."""
     program = shutil.which("pigz")

@@ -13,6 +13,7 @@ from clip_runc.images.build import build_index
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.inflate import inflate_chunk, stream_decoder
+from clip_runc.linux.inflaters import FastInflater, GzipInflater
 from tests.unit.images import blobs
 
 TAR = blobs.mixed_tar(24_000_000)
@@ -104,7 +105,7 @@ def test_the_same_image_gives_the_same_bytes_however_it_arrives():
         ("", bytes, "none", 12),
         ("+zstd", lambda tar: blobs.zstd_frames(tar, 500_000), "zstd", 4),
         ("+zstd", zstandard.compress, "stream", 6),
-        ("+gzip", lambda tar: gzip.compress(tar, 1) + bytes(512), "stream", 6),
+        ("+gzip", lambda tar: gzip.compress(tar, 1) + bytes(512), "gzip", 4),
     ],
 )
 def test_other_codecs(suffix, encode, codec, least):
@@ -119,11 +120,32 @@ def test_other_codecs(suffix, encode, codec, least):
         assert read_back(clip, 0, blob) == TAR
 
 
+def test_where_the_chunks_are_is_zlibs_word_alone(monkeypatch):
+    source = blobs.source_of((TAR, gzip.compress(TAR, 6, mtime=0), "+gzip"))
+    found: list[object] = []
+    real = FastInflater.last_block
+
+    def noted(self, data):
+        found.append(real(self, data))
+        return found[-1]
+
+    monkeypatch.setattr(FastInflater, "last_block", noted)
+    first = build(source, checkpoint_mib=1)[1]
+    assert len(found) > 3, "ISA-L was asked"
+    assert found.count(None) < len(found), "and knew"
+    monkeypatch.setattr(FastInflater, "last_block", lambda self, data: None)
+    assert build(source, checkpoint_mib=1)[1] == first
+    monkeypatch.setattr("clip_runc.images.gzip_source.gzip_inflater", GzipInflater)
+    assert build(source, checkpoint_mib=1)[1] == first
+
+
 def test_what_cannot_be_entered_is_fetched_again_as_a_stream(monkeypatch):
-    monkeypatch.setattr("clip_runc.images.spool.BEHIND", 4 << 20)
-    blob = gzip.compress(TAR, 1) + bytes(512)
-    source = blobs.source_of((TAR, blob, "+gzip"))
+    monkeypatch.setattr("clip_runc.images.gzip_source.BEHIND", 1 << 20)
+    tar = blobs.tar_of({"noise": os.urandom(12 << 20)})
+    blob = blobs.one_block(tar)
+    source = blobs.source_of((tar, blob, "+gzip"))
     result, _ = build(source)
+    assert result.layers[0].codec == "stream"
     assert source.streamed == [blobs.sha(blob)] * 2
     assert len(blob) < result.fetched <= 2 * len(blob)
 
@@ -360,9 +382,12 @@ def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(cache, monkeypatch
     assert (len(result.reused), cached) == (2, first)
     monkeypatch.setattr("time.time", lambda: 1e9)
     monkeypatch.setattr("clip_runc.images.spool._PIECE", 77_777)
-    monkeypatch.setattr("clip_runc.images.gzip_source._READ", 300_007)
-    monkeypatch.setattr("clip_runc.images.gzip_source._ASK_EVERY", 3)
-    monkeypatch.setattr("clip_runc.images.gzip_source._FORGET", 2_000_000)
+    monkeypatch.setattr("clip_runc.images.gzip_source._READ", 30_007)
+    monkeypatch.setattr("clip_runc.images.gzip_source._WRITE", 50_021)
+    monkeypatch.setattr("clip_runc.images.gzip_source._SEEK", 1_009)
+    monkeypatch.setattr("clip_runc.images.gzip_source._LOOK_BACK", 150_000)
+    monkeypatch.setattr("clip_runc.images.gzip_source._WINDOWS_BEHIND", 1)
+    monkeypatch.setattr("clip_runc.linux.inflaters._STEP", 1_234)
     monkeypatch.setattr("clip_runc.images.layer_scan._QUEUE", 1)
     stop = threading.Event()
     busy = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])

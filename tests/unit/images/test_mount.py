@@ -54,6 +54,7 @@ class Machine:
         self.clipd = FakeClipd(complete=False)
         self.tried: list[tuple[str, list[str]]] = []
         self.failing: dict[str, int] = {}
+        self.direct = False
         os.makedirs(f"{self.settings.fuse_dir}/layers")
         os.makedirs(f"{self.settings.fuse_dir}/images/{HEX}")
         Path(self.settings.fuse_dir, "layers", DIFF).touch()
@@ -64,7 +65,8 @@ class Machine:
         monkeypatch.setattr("clip_runc.linux.mount.unmount", lambda target, lazy: False)
 
     def _mount(self, mode: str) -> Any:
-        def work(meta: str, paths: list[str], target: str) -> None:
+        def work(meta: str, paths: list[str], target: str, *, direct: bool = False) -> None:
+            self.direct = direct
             self.tried.append((mode, paths))
             if mode in self.failing:
                 code = self.failing[mode]
@@ -88,6 +90,40 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 def test_what_to_fetch_early_is_said_when_an_image_is_mounted(machine: Machine) -> None:
     mount.mount_image(machine.settings, machine.image, ["python3", "-V"], "ctr-1")
     assert machine.clipd.wanted == (["python3", "-V"], "ctr-1")
+
+
+@pytest.mark.parametrize(
+    ("drop_pages", "complete", "sectors", "direct"),
+    [
+        (True, False, True, True),
+        (False, False, True, False),
+        (False, True, True, True),
+        (True, True, False, False),
+    ],
+)
+def test_past_which_caches_erofs_reads(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    drop_pages: bool,
+    complete: bool,
+    sectors: bool,
+    direct: bool,
+) -> None:
+    machine = Machine(tmp_path, monkeypatch, drop_pages=drop_pages)
+    machine.clipd.complete = complete
+    data = Path(machine.settings.store_dir, DIFF, "data")
+    data.parent.mkdir(parents=True)
+    data.write_bytes(bytes(512))
+    probed: list[str] = []
+
+    def probe(path: str) -> bool:
+        probed.append(path)
+        return sectors
+
+    monkeypatch.setattr("clip_runc.linux.storage.reads_sectors", probe)
+    mount.mount_image(machine.settings, machine.image)
+    assert machine.direct is direct
+    assert not [path for path in probed if path.startswith(machine.settings.fuse_dir)]
 
 
 def test_the_second_container_has_no_word_with_clipd(machine: Machine) -> None:

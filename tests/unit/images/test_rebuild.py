@@ -16,6 +16,7 @@ from clip_runc.cli import verify
 from clip_runc.config import Settings
 from clip_runc.images.make import index_image
 from clip_runc.images.rebuild import differences
+from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clip_diff import spacing
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.registry.fake import FakeRegistry
@@ -103,6 +104,29 @@ def test_other_checkpoints_are_named(settings: Settings, reference: str, tmp_pat
     path = index(settings, reference, tmp_path / "a.clip", 4)
     found = differences(settings, str(path), checkpoint_mib=1)
     assert any("layer 1" in line and "chunks, not" in line for line in found)
+
+
+def test_an_index_cut_elsewhere_is_read_and_told(
+    settings: Settings, reference: str, tmp_path: Path
+) -> None:
+    path = index(settings, reference, tmp_path / "a.clip")
+    with ClipFile.open(str(path)) as clip:
+        layer, upper = (local_windows(one) for one in clip.layers)
+        assert not any(chunk.window[1] for chunk in layer.chunks), "of noise"
+    first, second, *others = layer.chunks
+    both = replace(
+        first,
+        raw_end=second.raw_end,
+        comp_end=second.comp_end,
+        sha256=hashlib.sha256(tar_of(LOWER)[: second.raw_end]).digest(),
+    )
+    rewrite(path, layers=[(replace(layer, chunks=(both, *others)), b""), (upper, b"")])
+    with ClipFile.open(str(path)) as clip:
+        check_clip(clip)
+    found = differences(settings, str(path), checkpoint_mib=2)
+    assert f"{len(others) + 1} chunks, not {len(others) + 2}" in found[0]
+    assert "chunk 0 is at (0, " in found[1]
+    assert len(found) == 2, "the tree is the same"
 
 
 def test_a_lying_tree_is_named_by_path(

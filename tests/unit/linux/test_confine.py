@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import re
 import struct
 import subprocess
 import sys
@@ -18,16 +19,19 @@ from clip_runc.linux.unprivileged import run_unprivileged
 
 UID = 61217
 NEW_USER = 0x10000000
+# clone, unshare, keyctl, io_uring_setup
+NUMBERS = {"x86_64": (56, 272, 250, 425), "aarch64": (220, 97, 219, 425)}
 
 
 def _refused() -> dict[str, int]:
     """errno of calls that any process may make where nothing refuses them; a thread on top."""
     libc = ctypes.CDLL(None, use_errno=True)
     found = {}
-    for name, number in (("unshare", 272), ("keyctl", 250), ("io_uring_setup", 425)):
+    clone, *others = NUMBERS[os.uname().machine]
+    for name, number in zip(("unshare", "keyctl", "io_uring_setup"), others, strict=True):
         libc.syscall(ctypes.c_long(number), ctypes.c_long(NEW_USER), None)
         found[name] = ctypes.get_errno()
-    libc.syscall(ctypes.c_long(56), ctypes.c_long(NEW_USER | 17), None, None, None, None)
+    libc.syscall(ctypes.c_long(clone), ctypes.c_long(NEW_USER | 17), None, None, None, None)
     found["clone"] = ctypes.get_errno()
     libc.syscall(ctypes.c_long(435), None, ctypes.c_long(0))
     found["clone3"] = ctypes.get_errno()
@@ -38,7 +42,13 @@ def _refused() -> dict[str, int]:
     return found
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="prerequisite x86-64: its numbers")
+def _has_seccomp() -> bool:
+    """A program that emulates another machine's programs (qemu-user) has none to give."""
+    return os.path.exists("/proc/sys/kernel/seccomp") and not os.environ.get("CLIP_TEST_QEMU_USER")
+
+
+@pytest.mark.skipif(os.uname().machine not in NUMBERS, reason="prerequisite x86-64 or arm64")
+@pytest.mark.skipif(not _has_seccomp(), reason="prerequisite seccomp: this kernel has none")
 def test_calls_are_refused_and_threads_are_not() -> None:
     found = run_unprivileged(UID, _refused)
     assert isinstance(found, dict)
@@ -127,3 +137,27 @@ for act in (
         check=True, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
     )  # fmt: skip
     assert (other / "kept").read_text() == "open before"
+
+
+HEADERS = {
+    "x86_64": "/usr/include/x86_64-linux-gnu/asm/unistd_64.h",
+    "aarch64": "/usr/include/asm-generic/unistd.h",
+}
+
+
+@pytest.mark.parametrize("machine", HEADERS)
+def test_numbers_are_those_of_the_kernels_headers(machine: str) -> None:
+    """Of both machines: arm64's are the generic ones, which every machine's headers have."""
+    header = Path(HEADERS[machine])
+    if not header.exists():
+        pytest.skip(f"prerequisite linux-libc-dev: no {header}")
+    text = header.read_text()
+    found = {
+        name: int(number)
+        for name, number in re.findall(r"#define __NR(?:3264)?_(\w+)\s+(\d+)\n", text)
+    }
+    for name, *numbers in confine._DENIED:
+        assert found.get(name, 0) == numbers[list(HEADERS).index(machine)], name
+    assert found["clone"] == confine._CLONE[machine]
+    for name in syscalls._NUMBERS:
+        assert found[name] == syscalls.number(name, machine), name

@@ -13,7 +13,7 @@ from clip_runc.linux import fuse_device
 EVERYTHING = 0xFFFFFFFF
 
 
-def request(minor: int = 45, flags: int = EVERYTHING, flags2: int = 0xFF, major: int = 7) -> bytes:
+def request(minor: int = 45, flags: int = EVERYTHING, flags2: int = 0x1FF, major: int = 7) -> bytes:
     body = struct.pack("=IIIII44x", major, minor, 131072, flags, flags2)
     return struct.pack("=IIQQIIIHH", 40 + len(body), 26, 2, 0, 0, 0, 0, 0, 0) + body
 
@@ -31,6 +31,8 @@ def test_the_reply_has_what_we_want_of_what_there_is() -> None:
     assert pages * os.sysconf("SC_PAGESIZE") == fuse_device.MAX_READ
     assert background > 12
     assert max_write == 4096
+    high: int = struct.unpack_from("=I", reply, 16 + 32)[0]
+    assert high << 32 == fuse_device.ALLOW_IDMAP and flags & 1 << 30
     poor = fuse_device.init_reply(request(minor=27, flags=fuse_device.ASYNC_READ))
     assert struct.unpack_from("=IIII", poor, 16)[1::2] == (27, fuse_device.ASYNC_READ)
 

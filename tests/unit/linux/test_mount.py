@@ -10,6 +10,7 @@ import pytest
 
 from clip_runc.errors import MountFailed, StorageRefused
 from clip_runc.linux import mount, syscalls
+from clip_runc.linux.storage import reads_sectors
 
 
 def test_a_missing_file_system_says_so(tmp_path: Path) -> None:
@@ -45,3 +46,26 @@ def test_proc_has_a_name() -> None:
 )
 def test_numbers_of_calls(machine: str, expected: int) -> None:
     assert syscalls.number("fsopen", machine) == expected
+
+
+def test_files_that_can_be_read_in_sectors(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(4096))
+    assert reads_sectors(str(path)) or mount.filesystem_type(str(tmp_path)) != "ext4"
+    assert not reads_sectors("/proc/self/status")
+    assert not reads_sectors(str(tmp_path / "nothing"))
+
+
+def test_erofs_is_mounted_otherwise_where_direct_reads_are_unknown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tried: list[list[tuple[str, str | None]]] = []
+
+    def refuse(kind: str, meta: str, options: list[tuple[str, str | None]], *_: object) -> None:
+        tried.append(options)
+        if ("directio", None) in options:
+            raise MountFailed("unknown option", errno=errno.EINVAL)
+
+    monkeypatch.setattr(mount, "mount_filesystem", refuse)
+    mount.mount_erofs("meta", ["layer"], "target", direct=True)
+    assert tried == [[("device", "layer"), ("directio", None)], [("device", "layer")]]

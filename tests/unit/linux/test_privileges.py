@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
 
 from clip_runc.linux.unprivileged import run_unprivileged
 
@@ -25,6 +32,48 @@ def test_nothing_of_root_is_left() -> None:
     for name in ("CapPrm", "CapEff", "CapInh", "CapAmb"):
         assert int(found[name], 16) == 0
     assert found["NoNewPrivs"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("call", "dumped", "limit"),
+    [("", True, 1 << 20), ("refuse_dumps(children=False)", False, 1 << 20),
+     ("refuse_dumps(children=True)", False, 0)],
+)  # fmt: skip
+def test_no_cores_of_us_and_of_children_where_asked_for(
+    tmp_path: Path, call: str, dumped: bool, limit: int
+) -> None:
+    """Judged by what the kernel says of a process that aborts, and of one that it starts."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 or core_goes_to_a_program():
+        pytest.skip("prerequisite cores: the hard limit is 0, or they are piped to a program")
+    script = f"""
+import os, resource, sys
+from clip_runc.linux.privileges import refuse_dumps
+resource.setrlimit(resource.RLIMIT_CORE, (1 << 20, 1 << 20))
+{call}
+if not os.fork():
+    os.execv(sys.executable, [sys.executable, "-c",
+        "import resource; print(resource.getrlimit(resource.RLIMIT_CORE)[0])"])
+os.wait()
+os.abort()
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(Path(__file__).resolve().parents[3])},
+    )
+    assert child.stdout
+    said = child.stdout.read()
+    child.stdout.close()
+    _, status = os.waitpid(child.pid, 0)
+    child.returncode = os.waitstatus_to_exitcode(status)
+    assert child.returncode == -signal.SIGABRT
+    assert os.WCOREDUMP(status) is dumped
+    assert int(said) == limit
+
+
+def core_goes_to_a_program() -> bool:
+    return Path("/proc/sys/kernel/core_pattern").read_text().startswith("|")
 
 
 def _open_fds() -> list[int]:

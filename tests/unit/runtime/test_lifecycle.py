@@ -81,7 +81,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr("clip_runc.containers.prepare.prepare", found.prepare)
     monkeypatch.setattr(create, "watch", lambda *a, **k: found.watched.append((a, k)))
     monkeypatch.setattr(create, "pass_through", executed)
-    monkeypatch.setattr(lifecycle, "in_first_user_namespace", lambda: True)
     return found
 
 
@@ -186,20 +185,67 @@ def test_a_named_image_that_passes_is_warned_of(
     assert machine.clean()
 
 
-@pytest.mark.parametrize("text", ['{"annotations": {"dev.clip-runc.image": "x/y"}}', "{}", "["])
-def test_another_user_namespace_passes_with_a_warning(
+ASKS = '{"annotations": {"dev.clip-runc.image": "x/y"}}'
+
+
+@pytest.mark.parametrize("text", [ASKS, "{}", "["])
+def test_an_ordinary_user_is_told_to_make_a_namespace(
     machine: Machine, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    """Only where the bundle names an image of ours; and never of a delete."""
+    said: list[str] = []
+    monkeypatch.setattr(lifecycle, "report_error", lambda *given: said.append(given[1]))
+    monkeypatch.setattr(os, "geteuid", lambda: 1777)
+    machine.config.write_text(text)
+    for command in ("create", "run"):
+        if text == ASKS:
+            with pytest.raises(SystemExit, match="1"):
+                lifecycle.handle(machine.invocation(command), "/real", "")
+        else:
+            lifecycle.handle(machine.invocation(command), "/real", "")
+    lifecycle.handle(machine.invocation("delete"), "/real", "")
+    machine.config.unlink()
+    lifecycle.handle(machine.invocation(), "/real", "")
+    assert len(said) == (2 if text == ASKS else 0)
+    for line, command in zip(said, ("create", "run"), strict=False):
+        assert line.startswith(f"runc {command} failed: annotation dev.clip-runc.image: user 1777")
+        assert "clipctl unshare" in line
+
+
+def test_an_ordinary_user_may_choose_to_go_without(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     monkeypatch.setattr(lifecycle, "log", lambda *given: said.append(given[2]))
-    monkeypatch.setattr(lifecycle, "in_first_user_namespace", lambda: False)
-    machine.config.write_text(text)
-    for command in ("create", "run", "delete"):
-        lifecycle.handle(machine.invocation(command), "/real", "")
-    machine.config.unlink()
+    monkeypatch.setattr(os, "geteuid", lambda: 1777)
+    machine.settings.explicit_policy = "pass"
+    machine.config.write_text(ASKS)
     lifecycle.handle(machine.invocation(), "/real", "")
-    assert len(said) == (2 if "image" in text else 0)
-    assert all(line.startswith("clip-runc: not lazy: annotation dev.clip-runc.") for line in said)
+    (line,) = said
+    assert line.startswith("clip-runc: not lazy: annotation dev.clip-runc.image: user 1777")
+
+
+@pytest.mark.parametrize(
+    ("real", "user", "rootless", "root"),
+    [
+        ("runc", "root", False, "/run/runc"),
+        ("runc", "ruth", False, "/run/runc"),
+        ("runc", "root", True, "/run/runc"),
+        ("runc", "ruth", True, "/own/runc"),
+        ("crun", "root", False, "/own/crun"),
+        ("youki", "ruth", True, "/own/youki"),
+    ],
+)
+def test_where_a_runtime_keeps_its_containers(
+    monkeypatch: pytest.MonkeyPatch, real: str, user: str, rootless: bool, root: str
+) -> None:
+    """As the sources of runc (main.go) and crun (status.c) have it."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/own")
+    monkeypatch.setenv("USER", user)
+    monkeypatch.setattr("clip_runc.config.is_rootless", lambda: rootless)
+    assert lifecycle.root_of(parse(["runc", "create", "c1"]), f"/usr/bin/{real}") == root
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    assert lifecycle.root_of(parse(["runc", "create", "c1"]), f"/usr/bin/{real}").startswith("/run")
 
 
 @pytest.mark.parametrize("explicit", [True, False])
@@ -317,11 +363,3 @@ def test_the_root_of_each_runtime(tmp_path: Path) -> None:
         real.touch()
         assert lifecycle.root_of(Invocation(), str(real)) == root
     assert lifecycle.root_of(parse(["runc", "--root", "/a/../b", "run", "c"]), "/x/crun") == "/b"
-
-
-def test_root_of_another_user_namespace_passes(
-    machine: Machine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(lifecycle, "in_first_user_namespace", lambda: False)
-    lifecycle.handle(machine.invocation(), "/real", "")
-    assert machine.clean()

@@ -94,3 +94,28 @@ def test_an_empty_list_is_over_at_once():
     done = threading.Event()
     Replay([], done=done.set).start()
     assert done.wait(10)
+
+
+def test_a_list_that_came_in_time_stays_a_list(bench):
+    """Who reads it later than it was fetched is not read ahead for; after an early stop, he is."""
+    size, read = 1 << 16, 3 << 20
+    data = bench.make_data(8 << 20)
+    layer, blob = bench.make_layer(data, size)
+    for early in (False, True):
+        fetcher = bench.MemoryFetcher(blob)
+        reader = bench.open(layer, fetcher)
+        done = threading.Event()
+        replay = Replay([Part(reader, 0, read // size - 1)], done=done.set)
+        replay.start()
+        assert done.wait(10)
+        replay.join(10)
+        if early:
+            replay = Replay([Part(reader, 0, read // size - 1)])
+            replay.stop()
+        replay.stop()
+        for offset in range(0, read, size):
+            assert reader.request(offset, size).result(10) == data[offset : offset + size]
+        time.sleep(0.2)
+        ahead = reader.present() - read // size
+        assert (ahead > 0) is early
+        reader.close()

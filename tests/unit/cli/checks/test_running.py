@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,22 @@ def test_states(state: str, restarts: int, level: int) -> None:
 
 def test_a_clipd_that_does_not_run_is_all_right(tmp_path: Path) -> None:
     found = running.check(Settings(run_dir=str(tmp_path)))
-    assert [one.level for one in found] == [OK, OK]
+    assert [one.level for one in found] == [OK]
+
+
+def test_a_socket_that_systemd_listens_to(tmp_path: Path) -> None:
+    settings = Settings(run_dir=str(tmp_path))
+    Path(settings.control_dir).mkdir()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.bind(settings.socket)
+        assert running.check(settings)[0].level == FAIL
+        sock.listen()
+        found = running.check(settings)[0]
+        assert (found.level, found.subject) == (OK, "clipd")
+        assert "systemd listens" in found.text
+        sock.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            sock.accept()
 
 
 def test_a_socket_that_nobody_listens_to(tmp_path: Path) -> None:
@@ -34,8 +50,3 @@ def test_a_socket_that_nobody_listens_to(tmp_path: Path) -> None:
     found = running.check(Settings(run_dir=str(tmp_path)))[0]
     assert found.level == FAIL
     assert "clipd.log" in found.remedy
-
-
-def test_tree_mode_stacks_less() -> None:
-    assert "layer_mode" in running.check(Settings())[1].text
-    assert "layer_mode" not in running.check(Settings(layer_mode="tree"))[1].text

@@ -82,6 +82,14 @@ def test_environment(name: str, value: str, level: int) -> None:
     assert "hunter2" not in line.text + line.remedy
 
 
+def test_a_supervisor_that_may_leave_a_core() -> None:
+    seen = process(Uid="0 0 0 0")
+    assert security.judge("supervisor", seen, UID)[0].level == OK
+    seen.dumps_core = True
+    (line,) = security.judge("supervisor", seen, UID)
+    assert line.level == FAIL and "core" in line.text
+
+
 def test_a_password_in_the_command_line() -> None:
     seen = process()
     seen.argv = ["x", "https://me:hunter2@registry.example/"]

@@ -19,11 +19,11 @@ def check(
     outcomes: dict[str, str | None],
     wanted: str = "auto",
 ) -> list[Finding]:
-    def outcome(own: Settings, reference: str) -> str:
+    def outcome(own: Settings, reference: str) -> tuple[str, bool]:
         text = outcomes[own.layer_mode]
         if text is None:
             raise MountFailed("the kernel said no")
-        return text
+        return text, own.layer_mode == "tree"
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(self_test, "_mount_and_read", outcome)
@@ -41,6 +41,7 @@ def test_one_mode_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     found = check(monkeypatch, tmp_path, {"erofs": None, "loop": None, "tree": ""})
     assert levels(found) == [WARN, WARN, OK, OK]
     assert found[-1].text == "tree, the first of erofs, loop, tree that works here"
+    assert "a container may mount an overlay" in found[-2].text
 
 
 def test_no_mode_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +52,7 @@ def test_no_mode_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_wrong_bytes_are_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = check(monkeypatch, tmp_path, {"erofs": "wrong", "loop": "", "tree": ""})
     assert levels(found) == [FAIL, OK, OK, OK]
+    assert "no container can mount an overlay" in found[1].text
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ OWN = """\
 version = 2
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "own/pause:1"
+  [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+    runtime_type = "io.containerd.runc.v2"
   [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
     SystemdCgroup = true
     BinaryName = "/opt/runc"
@@ -57,6 +59,27 @@ def test_lines_added_below_ours_stay(tmp_path: Path) -> None:
     assert path.read_text() == f"{OWN}[debug]\n"
 
 
+@pytest.mark.parametrize("text", ["", "\n", "version = 2\n", "version = 3\n"])
+def test_a_file_of_somebody_else_stays_however_little_it_has(tmp_path: Path, text: str) -> None:
+    path = place(tmp_path, text)
+    containerd.install("/bin/clip-runc", str(tmp_path)).make()
+    assert not containerd.install("/bin/clip-runc", str(tmp_path)).needed()
+    for undo in containerd.uninstall(str(tmp_path)):
+        undo.make()
+    assert path.read_text() == text
+
+
+def test_what_was_added_to_our_file_stays_and_so_does_its_version(tmp_path: Path) -> None:
+    change = containerd.install("/bin/clip-runc", str(tmp_path))
+    change.make()
+    path = Path(change.place)
+    version = tomllib.loads(path.read_text())["version"]
+    path.write_text(path.read_text() + "[debug]\n")
+    for undo in containerd.uninstall(str(tmp_path)):
+        undo.make()
+    assert tomllib.loads(path.read_text()) == {"version": version, "debug": {}}
+
+
 def test_version_3(tmp_path: Path) -> None:
     place(tmp_path, "version = 3\n")
     text = containerd.install("/bin/clip-runc", str(tmp_path)).text or ""
@@ -93,11 +116,20 @@ def test_a_new_file_is_of_the_version_of_containerd(
     change = containerd.install("/bin/clip-runc", str(tmp_path))
     assert tomllib.loads(change.text or "")["version"] == version
     change.make()
+    assert not containerd.install("/bin/clip-runc", str(tmp_path)).needed()
     (undo,) = containerd.uninstall(str(tmp_path))
     assert undo.text is None
 
 
-@pytest.mark.parametrize("text", ["", OWN])
+# as Debian's package has it: nothing about runtimes
+DEBIANS = f"""\
+version = 2
+[plugins."{CRI[2]}".cni]
+  bin_dir = "/usr/lib/cni"
+"""
+
+
+@pytest.mark.parametrize("text", ["", OWN, DEBIANS])
 def test_containerd_takes_it(tmp_path: Path, text: str) -> None:
     program = shutil.which("containerd")
     if program is None:
@@ -110,8 +142,10 @@ def test_containerd_takes_it(tmp_path: Path, text: str) -> None:
         text=True,
         check=True,
     ).stdout
-    handler = runtimes(tomllib.loads(dump))["clip-runc"]
+    found = runtimes(tomllib.loads(dump))
+    assert found["runc"]["runtime_type"] == "io.containerd.runc.v2", "containerd 1.x forgets it"
+    handler = found["clip-runc"]
     assert handler["options"]["BinaryName"] == "/bin/clip-runc"
     assert handler["container_annotations"] == ["dev.clip-runc.*"]
-    if text:
+    if text == OWN:
         assert 'sandbox_image = "own/pause:1"' in dump

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_runc.cli.setup import docker
@@ -44,6 +44,7 @@ def round_trip(root: Path, text: str) -> dict[str, object]:
     return found
 
 
+@settings(deadline=None)  # files are written and read
 @given(
     document=st.dictionaries(KEYS.filter(lambda key: key != "runtimes"), VALUES, max_size=4),
     runtimes=st.none() | RUNTIMES,

@@ -1,0 +1,263 @@
+"""Figures of the data plane: names, reads of what is here, the page cache, one large cold file.
+
+What is compared runs in turns; see bench/data_plane.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import statistics
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.machine import drop_caches
+from bench.torch_image import CACHE, SITE, torch_image
+from clip_runc import OverlayMounter
+from clip_runc.fs.client import ensure_clipd
+from clip_runc.images import local
+from clip_runc.images.mount import mounted_images, unmount_image
+from tests.integration.busybox_images import directory, entry, tar
+from tests.integration.clip_machine import ClipMachine
+from tests.integration.daemons import DockerRegistry
+from tests.integration.image_maker import write_image, write_layer
+from tests.integration.pushing import push
+
+DIRECTORIES, FILES = 300, 99
+NAMES = DIRECTORIES * (FILES + 1)
+SIZE = 128 << 20
+RANDOM_READS = 2000
+SETTLE = 8.0  # seconds after which pages have been given back (store.residence)
+CUBLAS = SITE / "nvidia/cublas/lib/libcublasLt.so.12"
+Samples = dict[str, list[float]]
+
+
+class Scene:
+    """A registry, and machines that have images of it, below /var/tmp."""
+
+    def __init__(self, stack: ExitStack, storage: Path | None = None) -> None:
+        scratch = tempfile.TemporaryDirectory(prefix="clip-bench-", dir="/var/tmp")
+        self.path = Path(stack.enter_context(scratch))
+        (self.path / "indexes").mkdir()
+        self.registry = DockerRegistry(storage or self.path / "registry")
+        stack.callback(self.registry.stop)
+        self._stack = stack
+
+    def push(self, name: str, archive: bytes) -> str:
+        """An image of one layer; its reference."""
+        layout = self.path / name
+        image = write_image(layout, [write_layer(layout, [archive])], {"Cmd": ["/x"]})
+        return push(image, self.registry.host, f"bench/{name}", "1")
+
+    def machine(self, **settings: object) -> ClipMachine:
+        """clipd with a state of its own, until the end."""
+        found = ClipMachine(self.path, self.path / "indexes", image_linger=3600, **settings)
+        self._stack.callback(found.sweep)
+        return found
+
+    @contextmanager
+    def mounted(self, machine: ClipMachine, reference: str) -> Iterator[Path]:
+        """The image's overlay; nothing of its mount stays."""
+        index = machine.index(reference)
+        try:
+            with OverlayMounter(settings=machine.settings).mount(str(index)) as mount:
+                yield Path(mount.rootfs_path)
+        finally:
+            for image in mounted_images(machine.settings):
+                unmount_image(machine.settings, image.manifest_hex)
+
+
+@contextmanager
+def scene(storage: Path | None = None) -> Iterator[Scene]:
+    with ExitStack() as stack:
+        yield Scene(stack, storage)
+
+
+def timed(action: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    action()
+    return time.perf_counter() - began
+
+
+def noise(size: int) -> bytes:
+    """Bytes that deflate halves."""
+    source = random.Random(5)
+    return b"".join(source.randbytes(1 << 19).hex().encode() for _ in range(size >> 20))
+
+
+def in_sequence(path: Path) -> float:
+    """MB/s of one reader of the whole file, a MiB at a time."""
+
+    def read() -> None:
+        with path.open("rb", buffering=0) as file:
+            while file.read(1 << 20):
+                continue
+
+    return path.stat().st_size / 1e6 / timed(read)
+
+
+def at_random(path: Path) -> float:
+    """Reads of 4 KiB a second, one after the other."""
+    places = random.Random(1)
+    pages = path.stat().st_size // 4096
+
+    def read() -> None:
+        fd = os.open(path, os.O_RDONLY)
+        for _ in range(RANDOM_READS):
+            os.pread(fd, 4096, places.randrange(pages) * 4096)
+        os.close(fd)
+
+    return RANDOM_READS / timed(read)
+
+
+def resident(path: str | Path) -> int:
+    """Bytes of a file in the page cache."""
+    command = ["fincore", "--bytes", "--noheadings", "--raw", "--output", "RES", str(path)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def show(samples: Samples, unit: str, beside: str = "") -> None:
+    """Medians, and their quotients with that of ``beside``."""
+    medians = {name: statistics.median(values) for name, values in samples.items()}
+    for name, value in medians.items():
+        quotient = f"  {medians[beside] / value:5.2f} times {beside}'s" if beside else ""
+        print(f"{name:<34} {value:10.1f} {unit}{quotient}")
+
+
+def names() -> Iterator[str]:
+    for number in range(DIRECTORIES):
+        yield from (f"d{number}/file-{n}.py" for n in range(FILES))
+
+
+def walk(rounds: int) -> None:
+    """Names and attributes in tree mode: a walk, the same again, and one name after the other."""
+    entries = [directory(f"d{number}") for number in range(DIRECTORIES)]
+    archive = tar([*entries, *(entry(name, b"x = 1\n") for name in names())])
+    samples: Samples = {}
+    with scene() as found:
+        machine = found.machine(layer_mode="tree")
+        with found.mounted(machine, found.push("walk", archive)):
+            root = next(Path(machine.settings.fuse_dir, "images").iterdir())
+            command = ["find", str(root), "-size", "+1000k"]
+            for _ in range(rounds):
+                drop_caches()
+                for label in ("walk with lstat", "the same again"):
+                    took = timed(lambda: subprocess.run(command, check=True))
+                    samples.setdefault(label, []).append(NAMES / took)
+                drop_caches()
+                fd = os.open(root, os.O_RDONLY)
+                took = timed(lambda fd=fd: [os.lstat(name, dir_fd=fd) for name in names()])  # type: ignore[misc]
+                samples.setdefault("one name after the other", []).append(NAMES / took)
+                os.close(fd)
+    show(samples, "names/s")
+
+
+def reads(rounds: int) -> None:
+    """Local, verified data: EROFS on a complete layer, and through FUSE, beside ext4."""
+    data = noise(SIZE)
+    sequence: Samples = {}
+    scattered: Samples = {}
+    with scene() as found:
+        reference = found.push("reads", tar([entry("data", data)]))
+        (found.path / "data").write_bytes(data)
+        lazy, whole = found.machine(layer_mode="tree"), found.machine(layer_mode="erofs")
+        for machine in (lazy, whole):
+            with found.mounted(machine, reference) as root:
+                in_sequence(root / "data")
+                time.sleep(1)
+        with found.mounted(lazy, reference) as tree, found.mounted(whole, reference) as erofs:
+            note = next(Path(whole.settings.image_mount_dir).glob("*.mount")).read_text().split()
+            assert note[2] == "0", "the layer is not complete"
+            where = {
+                "ext4": found.path / "data",
+                "erofs, complete": erofs / "data",
+                "tree (FUSE)": tree / "data",
+            }
+            for _ in range(rounds):
+                for name, path in where.items():
+                    drop_caches()
+                    sequence.setdefault(name, []).append(in_sequence(path))
+                    drop_caches()
+                    scattered.setdefault(name, []).append(at_random(path))
+    print("in sequence, a MiB at a time")
+    show(sequence, "MB/s", "ext4")
+    print("at random, 4 KiB at a time")
+    show(scattered, "reads/s", "ext4")
+
+
+def cache(rounds: int) -> None:
+    """How often a byte that was read cold is in memory, and what it costs to have it there once."""
+    samples: Samples = {}
+    kept: Samples = {}
+    with scene() as found:
+        reference = found.push("cache", tar([entry("data", noise(SIZE))]))
+        for _ in range(rounds):
+            for drop in (True, False):
+                machine = found.machine(layer_mode="erofs", drop_pages=drop)
+                label = f"drop_pages = {str(drop).lower()}"
+                with found.mounted(machine, reference) as root:
+                    drop_caches()
+                    samples.setdefault(label, []).append(in_sequence(root / "data"))
+                    time.sleep(SETTLE)
+                    kept.setdefault(label, []).append(copies(machine, reference, root))
+    print("cold, in sequence")
+    show(samples, "MB/s")
+    print(f"copies in memory {SETTLE:.0f} s later")
+    show(kept, "")
+
+
+def copies(machine: ClipMachine, reference: str, root: Path) -> float:
+    """Bytes in the caches of the container's file, the FUSE file and the store's, by its size."""
+    image = local.find(machine.settings, reference)
+    assert image is not None
+    with ensure_clipd(machine.settings) as clipd:
+        answer = clipd.attach(image.manifest_hex, image.index_path)
+    layers = answer["layers"]
+    assert isinstance(layers, list)
+    paths = [root / "data", f"{machine.settings.fuse_dir}/layers/{layers[0]['file']}"]
+    paths.append(f"{machine.settings.store_dir}/{layers[0]['diff']}/data")
+    return sum(map(resident, paths)) / SIZE
+
+
+def torch(rounds: int) -> None:
+    """libcublasLt of the torch image cold, beside ``curl | gzip -dc`` of its layer."""
+    image = torch_image()
+    layer = max(image.layers, key=lambda one: one.size)
+    samples: Samples = {}
+    with scene(CACHE / "registry") as found:
+        reference = push(image, found.registry.host, "bench/torch", "latest")
+        url = f"http://{found.registry.host}/v2/bench/torch/blobs/{layer.digest}"
+        pipe = f"curl -sfL {url} | gzip -dc | head -c 1000000000 > /dev/null"
+        for _ in range(rounds):
+            drop_caches()
+            took = timed(lambda: subprocess.run(["sh", "-c", pipe], check=True))
+            samples.setdefault("curl | gzip -dc, first GB", []).append(1e3 / took)
+            machine = found.machine(layer_mode="erofs")
+            with found.mounted(machine, reference) as root:
+                drop_caches()
+                speed = in_sequence(root / CUBLAS)
+            machine.ctl("stop")
+            samples.setdefault("libcublasLt.so.12, cold", []).append(speed)
+    show(samples, "MB/s")
+
+
+def main() -> None:
+    parts = {"walk": walk, "reads": reads, "cache": cache, "torch": torch}
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "parts", nargs="*", choices=[*parts, []], default=["walk", "reads", "cache"]
+    )
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    for part in options.parts:
+        print(f"{part}: {parts[part].__doc__}")
+        parts[part](options.rounds)
+
+
+if __name__ == "__main__":
+    main()

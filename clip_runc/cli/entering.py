@@ -1,0 +1,36 @@
+"""An ordinary user's ``clipctl`` goes where their mounts are, and starts again there."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from clip_runc.errors import MountFailed
+
+# Need mounts; write what has to belong to the ids of the namespace, or look into it; only look.
+MOUNTING = frozenset(("mount", "run", "umount", "unshare"))
+WRITING = frozenset(("bundle", "doctor", "gc", "import", "index", "pull", "record", "store"))
+LOOKING = frozenset(
+    ("events", "logs", "metrics", "ps", "report", "status", "stop", "top", "upgrade")
+)  # fmt: skip
+
+
+def enter_for(command: str) -> None:
+    """Start this program again in the user's namespaces, if the command wants them.
+
+    Returns where it does not, or where there are none and it can do without.  Raises
+    ``MountFailed`` where it cannot.
+    """
+    makes = command in MOUNTING or command in WRITING
+    if not (makes or command in LOOKING):
+        return
+    from clip_runc.fs import namespaces
+
+    try:
+        if not namespaces.enter(make=makes):
+            return
+    except MountFailed:
+        if command in MOUNTING:
+            raise
+        return
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
