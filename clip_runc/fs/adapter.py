@@ -18,7 +18,7 @@ import pyfuse3
 import trio
 
 from clip_runc.errors import ClipError
-from clip_runc.fs.view import Attributes, Piece, View
+from clip_runc.fs.view import Attributes, Piece, View, is_layer
 
 log = logging.getLogger("clip_runc.fs")
 
@@ -37,6 +37,7 @@ class Operations(pyfuse3.Operations):
         self._view = view
         self._on_init = on_init
         self._errors = RateLimit()
+        self.layers_read: set[int] = set()  # inodes of files in layers/
 
     def init(self) -> None:
         """INIT has been read: the moment at which the real device takes its place."""
@@ -111,6 +112,8 @@ class Operations(pyfuse3.Operations):
 
     async def read(self, fh: int, off: int, size: int) -> bytes:
         """Bytes on disk at once; others when they are fetched and verified, else EIO."""
+        if is_layer(fh):
+            self.layers_read.add(fh)
         with self._answering(fh, off):
             pieces = self._view.pieces(fh, off, size)
             if len(pieces) == 1:

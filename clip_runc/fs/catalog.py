@@ -6,7 +6,7 @@ import hashlib
 import os
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from clip_runc.errors import ClipError, DigestMismatch
@@ -121,6 +121,13 @@ class Catalog:
     def _close(self, readers: list[LayerReader]) -> None:
         for reader in readers:
             self._store.close_layer(reader)
+
+    def files_of(self, readers: Iterable[LayerReader]) -> set[str]:
+        """The names in ``layers/`` of what these readers read."""
+        wanted = set(readers)
+        images = list(self._open.values())
+        pairs = [pair for one in images for pair in zip(one.readers, one.names, strict=True)]
+        return {name for reader, name in pairs if reader in wanted}
 
     def detach(self, manifest_hex: str) -> None:
         """Serve it no longer."""

@@ -14,6 +14,7 @@ import logging
 import os
 import socket
 import sys
+from functools import partial
 
 import pyfuse3
 import trio
@@ -24,12 +25,12 @@ from clip_runc.fs.adapter import Operations
 from clip_runc.fs.catalog import Catalog
 from clip_runc.fs.control import Channel, Control
 from clip_runc.fs.sources import Sources
-from clip_runc.fs.view import View
+from clip_runc.fs.view import View, layer_ino
 from clip_runc.linux import fuse_device
 from clip_runc.linux.confine import write_nowhere_but
 from clip_runc.linux.files import boot_id
 from clip_runc.linux.privileges import drop_privileges, set_name
-from clip_runc.store import ChunkStore
+from clip_runc.store import ChunkStore, LayerReader
 
 log = logging.getLogger("clip_runc.fs")
 
@@ -67,7 +68,6 @@ def run(
         read_timeout=settings.read_timeout,
         boot_id=boot_id(),
         limit=settings.store_limit,
-        drop_pages=settings.drop_pages,
     )
     sources = Sources(
         channel.credentials,
@@ -76,13 +76,25 @@ def run(
         settings.hosts_dirs,
     )
     catalog = Catalog(View(), chunks, sources, settings.prefetch_rate, settings.background_rate)
-    pyfuse3.init(
-        Operations(catalog.view, lambda: _take_device(device, init)), f"/dev/fd/{init}", set()
-    )
+    operations = Operations(catalog.view, lambda: _take_device(device, init))
+    if settings.drop_pages:
+        chunks.drop_pages(partial(_say_quiet, channel, catalog, operations))
+    pyfuse3.init(operations, f"/dev/fd/{init}", set())
     trio.run(_main, channel, catalog)
     sys.stderr.flush()
     # Threads may sit in a read of a registry that never answers; nothing is lost with them.
     os._exit(0)
+
+
+def _say_quiet(
+    channel: Channel, catalog: Catalog, operations: Operations, readers: list[LayerReader]
+) -> None:
+    """Pages of these layers' files may go: EROFS has its own.  We cannot open the files."""
+    read = operations.layers_read
+    names = [name for name in catalog.files_of(readers) if layer_ino(name) in read]
+    read.difference_update(map(layer_ino, names))
+    if names:
+        channel.send({"op": "quiet", "layers": names})
 
 
 def _preload() -> None:

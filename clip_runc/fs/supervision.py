@@ -10,6 +10,7 @@ from clip_runc.errors import ServerError
 from clip_runc.fs import handover, linger, protocol, start
 from clip_runc.fs.clients import Clients, Connection
 from clip_runc.fs.completing import Completing
+from clip_runc.fs.forgetting import Forgetting
 from clip_runc.fs.images import Images
 from clip_runc.fs.keeping import Keeping
 from clip_runc.fs.loop import Loop
@@ -60,6 +61,7 @@ class Supervisor:
         self._images = Images(state, self._server, log)
         self._lingering = linger.Lingering(self.loop, log, settings, state, self._images)
         self._keeping = Keeping(self.loop, log, settings, paths, state)
+        self._forgetting = Forgetting(self.loop, settings)
         on_attach = (
             Replays(self.loop, self._images, settings).begin,
             Completing(self.loop, self._images, settings, log).begin,
@@ -134,6 +136,8 @@ class Supervisor:
     def _from_server(self, message: protocol.Message) -> None:
         if message.get("op") == "credentials":
             self._look_up(message)
+        elif message.get("op") == "quiet":
+            self._forgetting.quiet(message)
         else:
             self._images.answered(message)
 

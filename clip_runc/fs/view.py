@@ -170,6 +170,11 @@ def layer_ino(name: str) -> int:
     return _LAYER_BIT | int(name[:16], 16) >> 2
 
 
+def is_layer(ino: int) -> bool:
+    """Is it the inode of a layer's file?"""
+    return bool(ino & _LAYER_BIT)
+
+
 class View:
     """The images that are attached, as one tree of inodes."""
 

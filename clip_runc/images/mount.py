@@ -244,8 +244,7 @@ def _try(
     # knows to be a stranger (the device number does not fit) and cleans.
     _write_note(target, mode, 0, fuse, layers)
     if mode == "erofs":
-        direct = _directly(settings, image.erofs_path, paths, through_fuse=through_fuse)
-        _mount_on_files(image.erofs_path, paths, target, direct=direct)
+        _mount_on_files(image.erofs_path, paths, target, direct=not through_fuse)
     else:
         _mount_on_loops(image.erofs_path, paths, target)
     device = os.stat(target).st_dev
@@ -289,24 +288,17 @@ def _whole_sectors(path: str) -> bool:
         return False
 
 
-def _directly(settings: Settings, meta: str, paths: Sequence[str], *, through_fuse: bool) -> bool:
-    """Is EROFS to read past the caches of the files below it?
+def _mount_on_files(meta: str, paths: Sequence[str], target: str, *, direct: bool) -> None:
+    """``direct``: EROFS reads past the caches of the files, where their disk can.
 
-    A byte then is in memory once, and a plain file is read at the speed of its disk: not so
-    through two caches, each with a read-ahead of its own.
+    A byte then is in memory once, and comes at the speed of the disk: not so through two caches,
+    each with a read-ahead of its own.  Never with a file on FUSE: an unmount would wait for reads
+    that nobody answers, which it does not through FUSE's cache.
     """
+    from clip_runc.linux.mount import mount_erofs
     from clip_runc.linux.storage import reads_sectors
 
-    if through_fuse and not settings.drop_pages:
-        return False
-    # a file on FUSE can be read so, but might be waited for
-    plain = [path for path in (meta, *paths) if not path.startswith(f"{settings.fuse_dir}/")]
-    return all(map(reads_sectors, plain))
-
-
-def _mount_on_files(meta: str, paths: Sequence[str], target: str, *, direct: bool) -> None:
-    from clip_runc.linux.mount import mount_erofs
-
+    direct = direct and all(map(reads_sectors, (meta, *paths)))
     mount_erofs(meta, paths, target, direct=direct)
 
 

@@ -30,7 +30,6 @@ class ChunkStore:
     the content of ``/proc/sys/kernel/random/boot_id``: what was verified in another boot is
     verified again before it is used.  ``limit`` is the store's size in bytes (0: none): when it is
     reached, layers that nobody has open go, and where there are none, chunks are not stored.
-    With ``drop_pages`` the kernel is to keep no pages of data files for long (``residence``).
     """
 
     def __init__(
@@ -41,7 +40,6 @@ class ChunkStore:
         read_timeout: float = 60,
         boot_id: str,
         limit: int = 0,
-        drop_pages: bool = False,
     ) -> None:
         self._directory = os.dup(directory_fd)
         self.quota = Quota(self._directory, limit)
@@ -49,9 +47,7 @@ class ChunkStore:
         self._timeout = read_timeout
         self._pool = Pool(threads)
         self._held = Held()
-        self._residence = Residence(self.readers, self._pool.active)
-        if drop_pages:
-            self._residence.start()
+        self._residence: Residence | None = None
         self._lock = threading.Lock()
         self._readers: dict[tuple[str, bytes], tuple[LayerReader, int]] = {}
         self._past = Stats()
@@ -106,6 +102,14 @@ class ChunkStore:
             return 0.0
         return time.monotonic() - self._pool.demanded
 
+    def drop_pages(self, dropped: Callable[[list[LayerReader]], None]) -> None:
+        """Have the kernel keep no pages of data files for long; ``dropped`` hears when it does.
+
+        See ``residence``.
+        """
+        self._residence = Residence(self.readers, self._pool.active, dropped)
+        self._residence.start()
+
     def stats(self) -> Stats:
         """The sum over all layers since the store was opened."""
         total = Stats()
@@ -125,7 +129,8 @@ class ChunkStore:
                 self._past.add(reader.stats)
                 reader.close()
             self._readers.clear()
-        self._residence.stop()
+        if self._residence is not None:
+            self._residence.stop()
         self._pool.close()
         os.close(self._directory)
 

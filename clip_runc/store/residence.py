@@ -47,14 +47,18 @@ class _Seen:
 class Residence:
     """A thread that sleeps until ``active`` is set, and again when nothing is left to do.
 
-    ``readers`` gives the layers that are open.
+    ``readers`` gives the layers that are open; ``dropped`` hears of those whose pages went.
     """
 
     def __init__(
-        self, readers: Callable[[], Iterable[LayerReader]], active: threading.Event
+        self,
+        readers: Callable[[], Iterable[LayerReader]],
+        active: threading.Event,
+        dropped: Callable[[list[LayerReader]], None],
     ) -> None:
         self._readers = readers
         self._active = active
+        self._dropped = dropped
         self._seen: dict[LayerReader, _Seen] = {}
         self._ended = False
 
@@ -78,7 +82,9 @@ class Residence:
         """Give back what is due; whether anything will be later."""
         readers = list(self._readers())
         self._seen = {one: self._seen.get(one) or _Seen(now) for one in readers}
-        for reader, seen in self._seen.items():
-            if seen.due(reader.activity(), now):
-                reader.drop_pages()
+        due = [one for one, seen in self._seen.items() if seen.due(one.activity(), now)]
+        for reader in due:
+            reader.drop_pages()
+        if due:
+            self._dropped(due)
         return any(seen.passes for seen in self._seen.values())

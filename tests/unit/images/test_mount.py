@@ -92,38 +92,27 @@ def test_what_to_fetch_early_is_said_when_an_image_is_mounted(machine: Machine) 
     assert machine.clipd.wanted == (["python3", "-V"], "ctr-1")
 
 
-@pytest.mark.parametrize(
-    ("drop_pages", "complete", "sectors", "direct"),
-    [
-        (True, False, True, True),
-        (False, False, True, False),
-        (False, True, True, True),
-        (True, True, False, False),
-    ],
-)
-def test_past_which_caches_erofs_reads(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    drop_pages: bool,
-    complete: bool,
-    sectors: bool,
-    direct: bool,
-) -> None:
-    machine = Machine(tmp_path, monkeypatch, drop_pages=drop_pages)
+@pytest.mark.parametrize("complete", [True, False])
+def test_only_plain_files_are_read_past_their_cache(machine: Machine, complete: bool) -> None:
     machine.clipd.complete = complete
     data = Path(machine.settings.store_dir, DIFF, "data")
     data.parent.mkdir(parents=True)
     data.write_bytes(bytes(512))
-    probed: list[str] = []
-
-    def probe(path: str) -> bool:
-        probed.append(path)
-        return sectors
-
-    monkeypatch.setattr("clip_runc.linux.storage.reads_sectors", probe)
     mount.mount_image(machine.settings, machine.image)
-    assert machine.direct is direct
-    assert not [path for path in probed if path.startswith(machine.settings.fuse_dir)]
+    assert machine.direct is complete
+
+
+@pytest.mark.parametrize("sectors", [True, False])
+def test_and_only_where_the_disk_can(monkeypatch: pytest.MonkeyPatch, sectors: bool) -> None:
+    found: list[bool] = []
+    monkeypatch.setattr(
+        "clip_runc.linux.mount.mount_erofs",
+        lambda meta, paths, target, direct: found.append(direct),
+    )
+    monkeypatch.setattr("clip_runc.linux.storage.reads_sectors", lambda path: sectors)
+    mount._mount_on_files("meta", ["layer"], "target", direct=True)
+    mount._mount_on_files("meta", ["layer"], "target", direct=False)
+    assert found == [sectors, False]
 
 
 def test_the_second_container_has_no_word_with_clipd(machine: Machine) -> None:

@@ -27,7 +27,7 @@ class Reader:
 
 def test_a_quiet_layer_is_dropped_twice_and_then_left_alone() -> None:
     reader: Any = Reader()
-    residence = Residence(lambda: [reader], threading.Event())
+    residence = Residence(lambda: [reader], threading.Event(), list)
     assert residence.look(0.0)
     assert residence.look(QUIET - 0.1)
     assert reader.dropped == 0
@@ -41,7 +41,7 @@ def test_a_quiet_layer_is_dropped_twice_and_then_left_alone() -> None:
 
 def test_a_layer_that_is_read_is_dropped_now_and_then() -> None:
     reader: Any = Reader()
-    residence = Residence(lambda: [reader], threading.Event())
+    residence = Residence(lambda: [reader], threading.Event(), list)
     for second in range(31):
         reader.count += 1
         assert residence.look(float(second))
@@ -50,7 +50,7 @@ def test_a_layer_that_is_read_is_dropped_now_and_then() -> None:
 
 def test_a_layer_that_is_closed_is_forgotten() -> None:
     readers: list[Any] = [Reader()]
-    residence = Residence(lambda: readers, threading.Event())
+    residence = Residence(lambda: readers, threading.Event(), list)
     assert residence.look(0.0)
     readers.clear()
     assert not residence.look(1.0)
@@ -64,11 +64,15 @@ def resident(path: Any) -> int:
 def test_the_kernel_keeps_nothing_of_what_was_read(bench: Any, until: Any) -> None:
     data = bench.make_data(16 * CHUNK)
     layer, blob = bench.make_layer(data, chunk_size=CHUNK)
-    reader = bench.open(layer, bench.MemoryFetcher(blob), drop_pages=True)
+    dropped: list[Any] = []
+    store = bench.store()
+    store.drop_pages(dropped.append)
+    reader = store.open_layer(layer, lambda _: b"", bench.MemoryFetcher(blob))
     assert reader.request(0, len(data)).result(20) == data
     until(lambda: reader.complete)
     path = bench.path / layer.diff_hex / "data"
     assert resident(path) > 0
     until(lambda: resident(path) == 0, 5 * QUIET)
+    assert dropped[0] == [reader]
     assert reader.read_cached(0, len(data)) == data
     until(lambda: resident(path) == 0, 5 * QUIET)
