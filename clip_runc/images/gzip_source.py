@@ -18,7 +18,8 @@ from clip_runc.images.spool import BEHIND, Spool
 from clip_runc.index.checkpoints import CEILING_RAW, NEVER, Cut, Targets
 from clip_runc.index.gzip_blocks import TRAILER, member_header
 from clip_runc.index.windows import ENOUGH, WINDOW, stored_window
-from clip_runc.linux.inflaters import BlockInflater, InflateError, gzip_inflater
+from clip_runc.linux.inflaters import gzip_inflater
+from clip_runc.linux.zlib_ng import BlockInflater, InflateError
 
 MIB = 1 << 20
 _READ = MIB // 4

@@ -13,7 +13,8 @@ from clip_runc.images.build import build_index
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.inflate import inflate_chunk, stream_decoder
-from clip_runc.linux.inflaters import FastInflater, GzipInflater
+from clip_runc.linux.isa_l import FastInflater
+from clip_runc.linux.zlib_ng import GzipInflater
 from tests.unit.images import blobs
 
 TAR = blobs.mixed_tar(24_000_000)
@@ -387,7 +388,7 @@ def test_neither_threads_nor_time_nor_cache_show_in_the_bytes(cache, monkeypatch
     monkeypatch.setattr("clip_runc.images.gzip_source._SEEK", 1_009)
     monkeypatch.setattr("clip_runc.images.gzip_source._LOOK_BACK", 150_000)
     monkeypatch.setattr("clip_runc.images.gzip_source._WINDOWS_BEHIND", 1)
-    monkeypatch.setattr("clip_runc.linux.inflaters._STEP", 1_234)
+    monkeypatch.setattr("clip_runc.linux.isa_l._STEP", 1_234)
     monkeypatch.setattr("clip_runc.images.layer_scan._QUEUE", 1)
     stop = threading.Event()
     busy = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])

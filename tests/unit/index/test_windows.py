@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from clip_runc.errors import LayerFormatError
 from clip_runc.index.gzip_blocks import restart_bytes
 from clip_runc.index.windows import ENOUGH, WINDOW, sparse_window, stored_window
-from clip_runc.linux.inflaters import BlockInflater
+from clip_runc.linux.zlib_ng import BlockInflater
 
 
 def text(size, seed):

@@ -7,14 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clip_runc.linux import inflaters
-from clip_runc.linux.inflaters import (
-    BlockInflater,
-    FastInflater,
-    GzipInflater,
-    InflateError,
-    gzip_inflater,
-)
+from clip_runc.linux import inflaters, isa_l
+from clip_runc.linux.inflaters import gzip_inflater
+from clip_runc.linux.isa_l import FastInflater
+from clip_runc.linux.zlib_ng import BlockInflater, GzipInflater, InflateError
 
 RNG = random.Random(7)
 WORDS = [RNG.randbytes(RNG.randrange(2, 12)) for _ in range(2000)]
@@ -188,16 +184,16 @@ def test_isal_as_it_is(asked_again):
 @pytest.mark.parametrize("member", ["tmp_in_size", "read_in_length", "block_state", "codes"])
 def test_an_isal_that_we_do_not_know(asked_again, monkeypatch, member):
     """Its structure is another: a member lies elsewhere."""
-    fields = [(name, kind) for name, kind in inflaters._InflateState._fields_]
+    fields = [(name, kind) for name, kind in isa_l._InflateState._fields_]
     place = [name for name, _ in fields].index(member)
     fields.insert(place, ("new", ctypes.c_uint32))
     other = type("Other", (ctypes.Structure,), {
-        "_fields_": fields, "codes_now": inflaters._InflateState.codes_now,
+        "_fields_": fields, "codes_now": isa_l._InflateState.codes_now,
     })  # fmt: skip
-    monkeypatch.setattr(inflaters, "_InflateState", other)
+    monkeypatch.setattr(isa_l, "_InflateState", other)
     assert isinstance(gzip_inflater(), GzipInflater)
 
 
 def test_no_isal(asked_again, monkeypatch):
-    monkeypatch.setattr(inflaters, "_isal", object)
+    monkeypatch.setattr(isa_l, "_load", object)
     assert isinstance(gzip_inflater(), GzipInflater)
