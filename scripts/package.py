@@ -42,7 +42,9 @@ POSTINST = f"""\
 #!/bin/sh
 set -e
 [ "$1" = configure ] || exit 0
-{BIN}/{PYTHON} -IS -m compileall -q {SITE}/clip_runc
+{BIN}/{PYTHON} -IS -c "import sys; sys.path.append('{SITE}')
+from clip_runc.runtime.launcher import compile_package
+compile_package()"
 [ ! -d /run/systemd/system ] || systemctl daemon-reload
 # an upgrade: a clipd that runs is replaced under load, no container notices
 if [ -n "$2" ] && [ -e /run/clip/clipd.json ]; then

@@ -54,6 +54,13 @@ class Connection:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock: socket.socket | None = sock
+        self.fds: list[int] = []  # that came with its request; closed when that was handled
+
+    def take_fd(self) -> int:
+        """The one descriptor that came with the request, for whoever closes it."""
+        if len(self.fds) != 1:
+            raise ServerError(f"a request came with {len(self.fds)} descriptors, not one")
+        return self.fds.pop()
 
     def answer(self, message: protocol.Message) -> None:
         """Answer its request."""
@@ -116,9 +123,7 @@ class Clients:
             self._loop.unwatch(sock.fileno())
             connection.close()
             return
-        message, fds = received
-        for fd in fds:
-            os.close(fd)
+        message, connection.fds = received
         try:
             self._handle(connection, message)
         except ClipError as error:
@@ -127,3 +132,6 @@ class Clients:
             # The boundary of a request: the mounts of a host hang on this process.
             log.exception("a request failed: %s", message.get("op"))
             connection.refuse(ServerError(f"clipd: {type(error).__name__}: {error}", "see its log"))
+        finally:
+            for fd in connection.fds:
+                os.close(fd)

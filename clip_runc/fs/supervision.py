@@ -18,6 +18,7 @@ from clip_runc.fs.replays import Replays
 from clip_runc.fs.requests import Requests
 from clip_runc.fs.server_process import ServerProcess
 from clip_runc.fs.state import Process, State
+from clip_runc.fs.watches import Watches
 from clip_runc.linux.mount import unmount
 from clip_runc.linux.processes import in_child, spawn
 
@@ -66,7 +67,8 @@ class Supervisor:
             Replays(self.loop, self._images, settings).begin,
             Completing(self.loop, self._images, settings, log).begin,
         )
-        own = {"stop": self._stop_asked, "upgrade": self._upgrade}
+        self._watches = Watches(settings, self.loop, self._judge)
+        own = {"stop": self._stop_asked, "upgrade": self._upgrade, "watch": self._watch}
         self._requests = Requests(
             self.loop, settings, state, self._server, self._images, on_attach, self._keeping, own
         )
@@ -86,6 +88,7 @@ class Supervisor:
             self._keeping.begin(device, listener.fileno(), given.keeper, given.keeper_pid)
         self._server.begin(device, store)
         Clients(self.loop, listener, self._requests.handle)
+        self._watches.offer()
         self._lingering.begin()
         self.loop.later(_GC_SECONDS, self._collect)
         self._manager.begin(self.loop, self._describe)
@@ -121,6 +124,7 @@ class Supervisor:
             log.info("handing over to a new supervisor")
             self._manager.hand_over(pid)
             connection.answer({"supervisor": {"pid": os.getpid()}})
+            self._hand_over_watches()
             self._keeping.stop()
             self.loop.stop()
 
@@ -130,6 +134,13 @@ class Supervisor:
             self.loop, message, self._device, self._listener.fileno(), loaded,
             activated=self._activated, environ=self._manager.environment(),
         )  # fmt: skip
+
+    def _watch(self, connection: Connection, message: protocol.Message) -> None:
+        """No answer: whoever asks is about to become runc."""
+        self._watches.begin(message, connection.take_fd())
+
+    def _hand_over_watches(self) -> None:
+        self._watches.hand_over(lambda message: json.dumps(message).encode())
 
     # What the server asks.
 
@@ -168,11 +179,19 @@ class Supervisor:
         """
         if self._stopping:
             return
-        argv = start.command("containers.gc", self._settings, self._paths)
+        self._run("containers.gc")
+
+    def _judge(self, message: protocol.Message) -> None:
+        """A create has ended, and its runtime does not seem to know its container."""
+        wanted = ("key", "root", "container", "creator")
+        self._run("runtime.cleanup", **{name: message.get(name) for name in wanted})
+
+    def _run(self, module: str, **values: object) -> None:
+        argv = start.command(module, self._settings, self._paths, **values)
         try:
             pid = spawn(argv, [], start.environment())
         except OSError as error:
-            log.warning("gc cannot be started: %s", error)
+            log.warning("%s cannot be started: %s", module, error)
             return
         self.loop.child(pid, lambda code: None)
 
@@ -186,6 +205,8 @@ class Supervisor:
         self._stopping = True
         log.info("leaving the mount to the next clipd", extra=_event("clipd-leaving"))
         self._server.stop()
+        if self._activated:
+            self._hand_over_watches()
         self._manager.leave()
         self.loop.stop()
 
@@ -195,6 +216,7 @@ class Supervisor:
             return
         self._stopping = True
         log.info("stopping", extra=_event("clipd-stopping"))
+        self._watches.withdraw()
         if not self._activated:
             _unlink(self._settings.socket)
         self._keeping.stop()

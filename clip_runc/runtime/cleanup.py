@@ -7,9 +7,11 @@ time of the shim) and looks, under the container's lock, whether the state is st
 
 from __future__ import annotations
 
+import os
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from clip_runc.config import Settings
 
@@ -44,3 +46,24 @@ def take_down(
             return problems
     except FileNotFoundError:  # the lock directory: a reboot took /run away
         return []
+
+
+def run(
+    settings: Settings,
+    paths: list[str],
+    *,
+    key: str,
+    root: str,
+    container: str,
+    creator: Sequence[int],
+) -> None:
+    """As a process that clipd starts when a create has ended whose container nobody knows."""
+    from clip_runc.containers.key import is_key
+    from clip_runc.containers.state import known_to_runc
+
+    if not is_key(key):
+        return
+    pid, started = creator
+    problems = take_down(settings, key, (pid, started), lambda: known_to_runc(root, container))
+    for problem in problems:
+        os.write(2, f"clip-runc: {container}: {problem}\n".encode("utf-8", "surrogateescape"))

@@ -10,6 +10,7 @@ import os
 import time
 
 from clip_runc.errors import BundleError, ClipError, NotFound
+from clip_runc.images import lean
 from clip_runc.runtime import noting, report
 from clip_runc.runtime.cleanup import take_down
 from clip_runc.runtime.execute import pass_through
@@ -23,7 +24,6 @@ from clip_runc.runtime.spec import (
     namespace_of,
     wants_nosuid,
 )
-from clip_runc.runtime.watcher import watch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -214,7 +214,12 @@ def _log(
 
 
 def _watch(settings: Settings, prepared: Prepared, invocation: Invocation, root: str) -> None:
+    """Somebody has to see this process end: clipd where it runs, else one that we fork."""
+    follow = invocation.command != "create"
+    if _tell(settings, prepared, invocation, root, follow=follow):
+        return
     from clip_runc.containers.state import known_to_runc
+    from clip_runc.runtime import watcher
 
     def created() -> bool:
         return known_to_runc(root, invocation.id)
@@ -222,4 +227,27 @@ def _watch(settings: Settings, prepared: Prepared, invocation: Invocation, root:
     def finish() -> object:
         return take_down(settings, prepared.key, prepared.state.creator, created)
 
-    watch(created, finish, follow=invocation.command != "create")
+    watcher.watch(created, finish, follow=follow)
+
+
+def _tell(
+    settings: Settings, prepared: Prepared, invocation: Invocation, root: str, *, follow: bool
+) -> bool:
+    from clip_runc.fs.watches import tell
+
+    message = {
+        "op": "watch",
+        "key": prepared.key,
+        "root": root,
+        "container": invocation.id,
+        "creator": prepared.state.creator,
+        "follow": follow,
+    }
+    try:
+        pidfd = os.pidfd_open(os.getpid())
+    except OSError:
+        return False
+    try:
+        return tell(settings, lean.dumps(message), pidfd)
+    finally:
+        os.close(pidfd)

@@ -1,7 +1,8 @@
 """Launchers: the executables that ``clipctl install`` writes.
 
-Three lines of Python behind an interpreter line that names the real interpreter with ``-I -S``:
-no ``site``, no environment, no virtual environment to find.  A command that passes through costs
+A few lines of Python behind an interpreter line that names the real interpreter with ``-I -S``:
+no ``site``, no environment, no virtual environment to find.  What they import comes out of one file
+where there is a good one (``runtime/snapshot.py``).  A command that passes through costs
 9 to 13 ms over runc (bench/passthrough), where ``site`` alone took an interpreter to 38.  A shim of
 pyenv there would fail in a deleted working directory; ``#!/usr/bin/env`` would let PATH choose.
 """
@@ -22,6 +23,19 @@ RUNTIME = "clip_runc.runtime.main"
 POSTSTOP = "clip_runc.runtime.poststop"
 # linux/binfmts.h BINPRM_BUF_SIZE is 256 since 5.1; 128 before
 _LINE_LIMIT = 127
+_GROUPS = {RUNTIME: "main", POSTSTOP: "poststop"}
+# runtime/preload.py comes out of the file that it is to read; marshal stops at its end
+_SNAPSHOT = """\
+try:
+    import marshal, posix
+    path = f"{paths[0]}/clip_runc/__pycache__/snapshot.{sys.implementation.cache_tag}"
+    fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    found = {"__name__": "clip_runc.runtime.preload"}
+    exec(marshal.loads(posix.read(fd, 65536)), found)
+    load = lambda group: found["load"](group, fd, paths[0])
+except (OSError, EOFError, ValueError, TypeError):
+    load = lambda group: None
+"""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
@@ -64,13 +78,14 @@ def launcher_text(
     package_dir = package_dir or package_directory()
     sites = site_directories() if site_dirs is None else site_dirs
     paths = [package_dir, *(p for p in sites if p != package_dir)]
-    arguments = f"{real_runtime!a}, __file__" if module == RUNTIME else ""
+    arguments = f"{real_runtime!a}, __file__, load" if module == RUNTIME else ""
     # The package is found first, for speed, and then last, so that nothing beside it can stand
     # in for a module of the standard library.
     return (
         f"{line}\n# {MARKER.decode()}: written by clipctl install, do not edit\n"
-        f"import sys\npaths = {paths!a}\nsys.path.insert(0, paths[0])\n"
-        f"from {module} import main\nsys.path[:] = sys.path[1:] + paths\nmain({arguments})\n"
+        f"import sys\npaths = {paths!a}\n{_SNAPSHOT}load({_GROUPS[module]!r})\n"
+        f"sys.path.insert(0, paths[0])\nfrom {module} import main\n"
+        f"sys.path[:] = sys.path[1:] + paths\nmain({arguments})\n"
     ).encode()
 
 
@@ -114,8 +129,11 @@ def compile_package(package_dir: str = "") -> bool:
     """Write the package's bytecode, so that no start of the shim has to; False where it cannot."""
     import compileall
 
-    directory = f"{package_dir or package_directory()}/clip_runc"
-    return bool(compileall.compile_dir(directory, quiet=2))
+    from clip_runc.runtime import snapshot
+
+    base = package_dir or package_directory()
+    compiled = compileall.compile_dir(f"{base}/clip_runc", quiet=2)
+    return snapshot.write(base) and bool(compiled)
 
 
 def is_launcher(path: str) -> bool:

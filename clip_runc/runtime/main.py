@@ -15,11 +15,17 @@ from clip_runc.runtime.locate import RuntimeNotFound, find_runtime
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import NoReturn
 
 
-def main(runtime: str = "", launcher: str = "") -> NoReturn:
-    """Become the runtime.  ``runtime`` and ``launcher`` are what the launcher knows."""
+def main(
+    runtime: str = "", launcher: str = "", load: Callable[[str], None] = lambda _: None
+) -> NoReturn:
+    """Become the runtime.  ``runtime`` and ``launcher`` are what the launcher knows.
+
+    ``load`` may have the modules ready that a command of ours needs (``runtime/preload.py``).
+    """
     invocation = parse(sys.argv)
     ourselves = [path for path in (launcher, sys.argv[0]) if "/" in path]
     try:
@@ -29,6 +35,7 @@ def main(runtime: str = "", launcher: str = "") -> NoReturn:
                 f"the real runtime {real} leads back to clip-runc; see docs/gpu.md"
             )
         if invocation.command:
+            load(invocation.command)
             from clip_runc.runtime import lifecycle
 
             lifecycle.handle(invocation, real, launcher or _resolved(sys.argv[0]))

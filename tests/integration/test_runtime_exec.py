@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.clip_machine import ClipMachine
-from tests.integration.prerequisites import need
+from tests.integration.prerequisites import PROGRAMS, need
+
+PROGRAMS.setdefault("strace", "strace")
 
 RUNC = shutil.which("runc", path=f"{os.environ.get('PATH')}:/usr/sbin") or "runc"
 
@@ -41,6 +43,41 @@ def test_run_becomes_runc(clip: ClipMachine, busybox_ref: str) -> None:
     assert alone
     assert process.returncode == 42
     assert clip.containers_left() == []
+
+
+SHOW_MODULES = """import os, posix, sys
+def shown(path, *_, execve=posix.execve):
+    ours = [m for n, m in sys.modules.items() if n.startswith("clip_runc")]
+    stray = [m.__name__ for m in ours if m.__spec__ is not None]
+    with open(os.environ["SHOWN"], "w") as file:
+        print(len(ours), "subprocess" in sys.modules, *stray, file=file)
+    execve(path, *_)
+posix.execve = shown
+"""
+
+
+def test_a_warm_create_comes_out_of_one_file(clip: ClipMachine, busybox_ref: str) -> None:
+    """Every module of ours from the snapshot, and no process forked: clipd watches."""
+    need("strace")
+    bundle = clip.bundle(busybox_ref, "/bin/sleep", "60")
+    clip.runc("run", "--bundle", bundle, "--detach", "warm", check=True)
+    shown, calls = clip.directory / "modules", clip.directory / "calls"
+    launcher = clip.bin / "showing"
+    launcher.write_text(clip.runtime.read_text().replace("import sys\n", SHOW_MODULES, 1))
+    launcher.chmod(0o755)
+    options = ["-o", calls, "-e", "trace=fork,vfork,clone,clone3,execve"]
+    command = [launcher, "--root", clip.root, "create", "--bundle", bundle, "c1"]
+    environ = {**os.environ, **clip.environ, "SHOWN": str(shown)}
+    with (clip.directory / "out").open("w") as out:
+        subprocess.run(["strace", *options, *command], env=environ, check=True, timeout=60,
+                       stdin=subprocess.DEVNULL, stdout=out, stderr=out)  # fmt: skip
+    clip.runc("delete", "--force", "warm", check=True)
+    clip.runc("delete", "--force", "c1", check=True)
+    count, *rest = shown.read_text().split()
+    assert rest == ["False"]
+    assert 35 < int(count) < 45
+    before_runc = calls.read_text().partition('/runc", [')[0].splitlines()[:-1]
+    assert [line for line in before_runc if not line.startswith("execve(")] == []
 
 
 def children_of(pid: int) -> list[int]:

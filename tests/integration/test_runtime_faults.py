@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from clip_runc.fs.watches import offer_file
 from tests.integration.clip_machine import ClipMachine, mounts_below
 from tests.integration.prerequisites import PROGRAMS, need
 
@@ -101,10 +102,17 @@ def test_a_create_that_fails_in_runc(clip: ClipMachine, bundle: Path) -> None:
     config.write_bytes(kept)
 
 
+@pytest.mark.parametrize("watcher", ["clipd", "a process of its own"])
 def test_a_spec_that_runc_refuses_before_there_is_a_container(
-    clip: ClipMachine, bundle: Path
+    clip: ClipMachine, bundle: Path, watcher: str
 ) -> None:
-    """No poststop hook runs then; the watcher cleans up."""
+    """No poststop hook runs then; whoever watches cleans up."""
+    clip.runc("run", "--detach", "--bundle", bundle, "warm", check=True)
+    clip.runc("delete", "--force", "warm", check=True)
+    offer = Path(offer_file(clip.settings))
+    assert offer.exists()
+    if watcher != "clipd":  # one of a version that takes no watches
+        offer.unlink()
     config = bundle / "config.json"
     kept = config.read_bytes()
     clip.edit(bundle, lambda spec: spec["process"].update(cwd="relative"))
@@ -116,6 +124,24 @@ def test_a_spec_that_runc_refuses_before_there_is_a_container(
         assert eventually(lambda: clip.containers_left() == [])
         assert config.read_bytes() == before
     config.write_bytes(kept)
+
+
+def test_a_runtime_that_is_killed_while_clipd_is_replaced(clip: ClipMachine, bundle: Path) -> None:
+    """Who watches hands over: the successor takes the container down."""
+    hang = clip.directory / "hang"
+    hang.write_text("#!/bin/sh\ntouch $0.up\nexec sleep 60 </dev/null >/dev/null 2>&1\n")
+    hang.chmod(0o755)
+    assert create(clip, bundle, "warm") == 0
+    with subprocess.Popen(
+        [clip.runtime, "--root", clip.root, "create", "--bundle", bundle, "c1"],
+        env={**os.environ, **clip.environ, "CLIP_RUNC_RUNTIME": str(hang)},
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as shim:  # fmt: skip
+        assert eventually((clip.directory / "hang.up").exists, 30)
+        clip.ctl("upgrade", check=True)
+        shim.kill()
+    clip.runc("delete", "--force", "warm", check=True)
+    assert eventually(lambda: clip.containers_left() == [], 20)
 
 
 def test_an_error_of_ours_is_told_as_runc_tells_errors(clip: ClipMachine, bundle: Path) -> None:

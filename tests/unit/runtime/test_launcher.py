@@ -22,7 +22,7 @@ def test_text_names_everything() -> None:
     assert lines[0] == "#!/usr/bin/python3.11 -IS"
     assert "clip-runc launcher" in lines[1]
     assert "paths = ['/p', '/s/site-packages']" in lines
-    assert lines[-1] == "main('/usr/sbin/runc', __file__)"
+    assert lines[-1] == "main('/usr/sbin/runc', __file__, load)"
 
 
 @pytest.mark.parametrize("path", ["/with space/python3", f"/{'x' * 130}/python3"])

@@ -79,7 +79,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     monkeypatch.setattr("clip_runc.runtime.plain_config.load_settings", lambda: found.settings)
     monkeypatch.setattr("clip_runc.images.resolve.resolve", lambda *_: use)
     monkeypatch.setattr("clip_runc.containers.prepare.prepare", found.prepare)
-    monkeypatch.setattr(create, "watch", lambda *a, **k: found.watched.append((a, k)))
+    monkeypatch.setattr(
+        "clip_runc.runtime.watcher.watch", lambda *a, **k: found.watched.append((a, k))
+    )
     monkeypatch.setattr(create, "pass_through", executed)
     return found
 
