@@ -12,7 +12,7 @@ import os
 import time
 
 from clip_runc.config import is_personal
-from clip_runc.containers import leases, teardown
+from clip_runc.containers import kept, leases, teardown
 from clip_runc.containers import state as states
 from clip_runc.containers.key import is_key
 from clip_runc.containers.state import exists, lock_path
@@ -56,6 +56,7 @@ def gc_containers(settings: Settings, alive: Callable[[State], bool] | None = No
         done += _sweep_dead(settings, key, judge)
     done += [f"lease of {key} on {digits[:12]}" for digits, key in _drop_leases(settings)]
     _drop_locks(settings)
+    done += [f"what was kept for {bundle}, which is gone" for bundle in kept.drop_orphans(settings)]
     done += [f"files of {name}" for name in teardown.empty_trash(settings)]
     return done
 

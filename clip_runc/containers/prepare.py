@@ -57,13 +57,15 @@ def prepare(
     command: Sequence[str] = (),
     namespace: UserNamespace | None = None,
     label: str = "",
+    restored: bool = False,
 ) -> Prepared:
     """Mount a root filesystem of ``image`` for container ``key``.
 
     ``root`` and ``container_id`` are runc's: by them ``gc`` knows later whether the container
     still exists; ``cgroup`` is its ``linux.cgroupsPath``; what the index lists for ``command`` may
     be fetched early.  ``namespace`` is the user namespace that the container gets (a process is
-    forked then), ``label`` the context of SELinux for its files.  What a crashed attempt left under
+    forked then), ``label`` the context of SELinux for its files.  A container that is ``restored``
+    gets what was kept for its bundle (``containers/kept.py``).  What a crashed attempt left under
     the key is taken away first; a container that exists, or that another process is just making,
     raises ``BundleError``.
     Raises ``StorageRefused``, ``MountFailed``, ``ServerError``, ``StoreError``.
@@ -75,7 +77,9 @@ def prepare(
         _make_room(settings, state)
         try:
             mounted = _mount_image(settings, state, image, command)
-            return _mount_rootfs(settings, state, mounted, nosuid, namespace, label)
+            return _mount_rootfs(
+                settings, state, mounted, nosuid, namespace, label, restored=restored
+            )
         except BaseException as error:
             _undo(settings, key)
             if isinstance(error, OSError):
@@ -157,6 +161,8 @@ def _mount_rootfs(
     nosuid: bool,
     namespace: UserNamespace | None,
     label: str,
+    *,
+    restored: bool,
 ) -> Prepared:
     base = states.directory(settings, state.key)
     upper, work = f"{base}/upper", f"{base}/work"
@@ -165,7 +171,7 @@ def _mount_rootfs(
     lower = mounted.lower
     if namespace is not None:
         lower = _idmap(settings, state, lower, namespace)
-    _make_upper(upper, lower)
+    _make_upper(settings, state, lower, restored=restored)
     os.mkdir(work, 0o700)
     os.mkdir(rootfs, 0o755)
     mount_rootfs(lower, upper, work, rootfs, nosuid=nosuid, label=label)
@@ -191,7 +197,20 @@ def _drop(idmapped: str) -> None:
     os.rmdir(idmapped)
 
 
-def _make_upper(upper: str, lower: str) -> None:
+def _make_upper(settings: Settings, state: State, lower: str, *, restored: bool) -> None:
+    """Empty, or a copy of what a checkpointed container of the bundle had."""
+    upper = f"{states.directory(settings, state.key)}/upper"
+    if restored:
+        from clip_runc.containers import kept
+
+        before = kept.find(settings, state.bundle, state.image)
+        if before:
+            kept.give(before, upper)
+            return
+    _empty_upper(upper, lower)
+
+
+def _empty_upper(upper: str, lower: str) -> None:
     """The root of an overlay looks like the upper directory: give it the image's attributes."""
     os.mkdir(upper, 0o755)
     like = os.stat(lower)

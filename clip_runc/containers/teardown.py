@@ -89,6 +89,8 @@ def sweep(settings: Settings, key: str) -> list[str]:
         leases.release(settings, state.image, key)
     else:
         leases.release_all(settings, key)
+    if state is not None:
+        problems += _keep(settings, state)
     problems += _remove(settings, key)
     if state is not None:
         _note_end(settings, state, problems)
@@ -141,6 +143,18 @@ def _unmount(settings: Settings, key: str) -> list[str]:
         except OSError as error:
             problems.append(f"{path}: {error.strerror}")
     return problems
+
+
+def _keep(settings: Settings, state: states.State) -> list[str]:
+    """A container that was checkpointed leaves what it wrote to those that are restored."""
+    from clip_runc.containers import kept
+
+    try:
+        kept.keep(settings, state)
+    except OSError as error:
+        if os.path.isdir(state.bundle):  # without it nobody can restore anything
+            return [f"what {state.id} wrote is not kept for restore: {error}"]
+    return []
 
 
 def _remove(settings: Settings, key: str) -> list[str]:

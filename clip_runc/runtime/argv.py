@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-OURS = ("create", "run", "restore", "delete")
+OURS = ("create", "run", "restore", "delete", "checkpoint")
 
 # True for those that take a value.  Compared with the option tables in the sources of runc
 # 1.1.5, 1.1.15, 1.3.0, 1.4.0 and 1.5.1 and of crun 1.8.1, 1.21 and 1.28.
@@ -58,6 +58,12 @@ _COMMAND = {
     "auto-dedup": False,
     "lazy-pages": False,
     "tcp-close": False,
+    # checkpoint's
+    "parent-path": True,
+    "page-server": True,
+    "status-fd": True,
+    "leave-running": False,
+    "pre-dump": False,
 }
 # crun's "config" is a file to read instead of config.json: we would rewrite the wrong one
 _CREATE = {**_COMMAND, "config": True, "f": True}
@@ -68,8 +74,8 @@ class Invocation:
     """A command line of runc.
 
     ``command`` is one of ``OURS`` or ``""`` for whatever passes through.  ``root``, ``log`` and
-    ``log_format`` are ``""`` where they were not given; ``bundle`` is ``"."`` then.  ``id`` may be
-    ``""`` only with an empty ``command``.
+    ``log_format`` are ``""`` where they were not given; ``bundle`` is ``"."`` then.  ``images`` is
+    the directory of a checkpoint.  ``id`` may be ``""`` only with an empty ``command``.
     """
 
     __slots__ = (
@@ -79,6 +85,7 @@ class Invocation:
         "detach",
         "force",
         "id",
+        "images",
         "keep",
         "log",
         "log_format",
@@ -86,7 +93,7 @@ class Invocation:
     )
 
     def __init__(self) -> None:
-        self.command = self.root = self.log = self.log_format = self.id = ""
+        self.command = self.root = self.log = self.log_format = self.id = self.images = ""
         self.bundle = "."
         self.debug = self.detach = self.force = self.keep = False
 
@@ -158,7 +165,7 @@ def _parse_command(found: Invocation, command: str, arguments: Sequence[str]) ->
     if not reader.read():
         return False
     options, ids = reader.options, reader.positional
-    if "config" in options or "regex" in options:
+    if "config" in options or "regex" in options or _is_true(options.get("pre-dump", "false")):
         return False
     if reader.unknown:  # it may have taken a value; the id comes last
         ids = ids[-1:]
@@ -166,6 +173,7 @@ def _parse_command(found: Invocation, command: str, arguments: Sequence[str]) ->
         return False
     found.id = ids[0]
     found.bundle = options.get("bundle") or "."
+    found.images = options.get("image-path", "")
     found.detach = _is_true(options.get("detach", "false"))
     found.keep = _is_true(options.get("keep", "false"))
     found.force = _is_true(options.get("force", "false"))

@@ -178,6 +178,7 @@ def _prepare(
         command=arguments_of(config.spec),
         namespace=namespace_of(config.spec),
         label=label_of(config.spec),
+        restored=invocation.command == "restore",
     )
 
 

@@ -1,4 +1,4 @@
-"""``create``, ``run``, ``restore`` and ``delete``: where the shim does more than pass through."""
+"""The commands where the shim does more than pass through: those in ``argv.OURS``."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def handle(invocation: Invocation, real: str, launcher: str) -> None:
     What is ours and fails ends the process as runc would, with status 1.
     """
     if os.geteuid() != 0:
-        if invocation.command != "delete":
+        if invocation.command not in ("delete", "checkpoint"):
             _refuse(invocation)
         return
     try:
         root = root_of(invocation, real)
     except OSError:  # a relative --root in a working directory that is gone: runc says so
         return
-    if invocation.command == "delete":
-        _delete(invocation, root)
+    if invocation.command in ("delete", "checkpoint"):
+        _before(invocation, root)
     else:
         _create(invocation, real, root, launcher)
 
@@ -88,12 +88,17 @@ def _explicit_annotation(bundle: str) -> str:
     return ""
 
 
-def _delete(invocation: Invocation, root: str) -> None:
-    """Whatever is wrong with our part must not keep the runtime from deleting."""
-    from clip_runc.runtime.delete import before_delete
-
+def _before(invocation: Invocation, root: str) -> None:
+    """Whatever is wrong with our part must not keep the runtime from its own."""
     try:
-        before_delete(invocation, root)
+        if invocation.command == "delete":
+            from clip_runc.runtime.delete import before_delete
+
+            before_delete(invocation, root)
+        else:
+            from clip_runc.runtime.checkpoint import before_checkpoint
+
+            before_checkpoint(invocation, root)
     except Exception as error:  # the process boundary: the runtime follows
         log(invocation, "warning", f"clip-runc: {_in_words(error, invocation)}")
 

@@ -42,6 +42,18 @@ def read(line: str) -> tuple[str, str, str, str]:
         # an option of a later release: the id comes last
         ("create --frob x c1", ("create", "", ".", "c1")),
         ("create --frob=x -b /b c1", ("create", "", "/b", "c1")),
+        ("checkpoint --image-path /i --leave-running c1", ("checkpoint", "", ".", "c1")),
+        (
+            "checkpoint --status-fd 5 --page-server a:1 --tcp-established c1",
+            ("checkpoint", "", ".", "c1"),
+        ),
+        ("checkpoint --parent-path create c1", ("checkpoint", "", ".", "c1")),
+        ("checkpoint --pre-dump c1", ("", "", ".", "")),
+        ("checkpoint --pre-dump=false c1", ("checkpoint", "", ".", "c1")),
+        (
+            "restore --image-path /i --work-path /w --empty-ns network --lsm-profile p c1",
+            ("restore", "", ".", "c1"),
+        ),
         # crun
         ("restore --network-lock skip --tcp-close c1", ("restore", "", ".", "c1")),
         ("--cgroup-manager systemd --log-level=error create c1", ("create", "", ".", "c1")),
@@ -105,6 +117,11 @@ def test_log_options() -> None:
     )
     assert (found.log, found.log_format, found.debug) == ("/l", "json", True)
     assert (found.detach, found.keep, found.force) == (True, True, False)
+
+
+def test_the_images_of_a_checkpoint() -> None:
+    assert parse(["runc", "checkpoint", "--image-path=/i", "c1"]).images == "/i"
+    assert parse(["runc", "checkpoint", "c1"]).images == ""
 
 
 def test_force_is_not_crun_creates_config_file() -> None:
