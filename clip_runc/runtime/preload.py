@@ -9,12 +9,14 @@ Whatever is odd about the file, or newer than it, is left to the import system.
 
 from __future__ import annotations
 
+import gc
 import marshal
 import posix
 import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from types import CodeType
 
     # name, is it a package, size and modification time (ns) of its source
@@ -35,13 +37,23 @@ def load(group: str, fd: int, base: str) -> None:
     for name, (at, length, members) in GROUPS:
         if name != group or not all(_is_current(base, member) for member in members):
             continue
+        gc.disable()
         try:
-            codes = marshal.loads(posix.pread(fd, length, at))
-        except (OSError, EOFError, ValueError, TypeError):  # damaged
-            return
-        for member, code in zip(members, codes, strict=True):
-            if member[0] not in sys.modules:
-                _execute(base, member, code)
+            for member, code in zip(members, _read(fd, at, length), strict=False):
+                if member[0] not in sys.modules:
+                    _execute(base, member, code)
+        finally:
+            gc.freeze()  # modules stay; or the next object made would have all of them looked at
+            gc.enable()
+
+
+def _read(fd: int, at: int, length: int) -> Sequence[CodeType]:
+    """The code of a group; of a damaged one nothing."""
+    try:
+        codes: Sequence[CodeType] = marshal.loads(posix.pread(fd, length, at))
+    except (OSError, EOFError, ValueError, TypeError):
+        return ()
+    return codes
 
 
 def source_of(base: str, name: str, package: bool) -> str:
