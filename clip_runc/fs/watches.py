@@ -26,7 +26,10 @@ _LAST_LOOK = 1.0
 
 
 def offer_file(settings: Settings) -> str:
-    """Is there while a clipd runs that takes watches: one of an older version knows none."""
+    """Is there while a clipd runs that takes watches: one of an older version knows none.
+
+    It says in which mount namespace: in another a runtime's state may not be seen.
+    """
     return f"{settings.control_dir}/watches"
 
 
@@ -36,8 +39,15 @@ def tell(settings: Settings, message: bytes, pidfd: int) -> bool:
     ``message`` is JSON: ``op`` is ``watch``, and what ``Watches.begin`` reads.  No answer is waited
     for; a clipd that dies before it reads is followed by one that sweeps.  On the shim's way.
     """
-    if not os.path.exists(offer_file(settings)):
+    try:
+        fd = os.open(offer_file(settings), os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
         return False
+    try:
+        if os.read(fd, 32) != _mount_namespace():
+            return False
+    finally:
+        os.close(fd)
     import _socket
 
     kind = _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC | _socket.SOCK_NONBLOCK
@@ -51,6 +61,10 @@ def tell(settings: Settings, message: bytes, pidfd: int) -> bool:
     finally:
         sock.close()
     return True
+
+
+def _mount_namespace() -> bytes:
+    return b"%d\n" % os.stat("/proc/self/ns/mnt").st_ino
 
 
 class Watches:
@@ -68,7 +82,11 @@ class Watches:
     def offer(self) -> None:
         """Let creates come to us."""
         path = offer_file(self._settings)
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, _mount_namespace())
+        finally:
+            os.close(fd)
 
     def withdraw(self) -> None:
         """Let them care for themselves."""

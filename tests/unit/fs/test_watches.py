@@ -162,7 +162,10 @@ def test_nobody_to_tell(settings: Settings, process: subprocess.Popen[bytes]) ->
         listener.bind(settings.socket)
         listener.listen(0)
         assert not told(settings, process.pid)
-        Path(watches.offer_file(settings)).touch()
+        offer = Path(watches.offer_file(settings))
+        offer.write_text("1\n")  # one in another mount namespace
+        assert not told(settings, process.pid)
+        offer.write_bytes(watches._mount_namespace())
         assert told(settings, process.pid)
         assert not told(settings, process.pid)  # the queue has room for one
         assert select.select([listener], [], [], 1)[0]
