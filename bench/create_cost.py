@@ -21,10 +21,16 @@ def main() -> None:
         if given.phases:
             ours.program += ["--log", str(log), "--log-format", "json"]
         times: dict[str, list[list[float]]] = {theirs.name: [], ours.name: []}
+        spent: dict[str, list[list[float]]] = {theirs.name: [], ours.name: []}
         for number in range(given.rounds):
             for party in (theirs, ours):
                 times[party.name].append(once(party, f"c{number}"))
+                spent[party.name].append(list(party.processor))
         lines = log.read_text().splitlines() if given.phases else []
+    for name, rows in spent.items():
+        least = [min(column) for column in zip(*rows, strict=True)]
+        words = ", ".join(f"{step} {value:.1f}" for step, value in zip(STEPS, least, strict=True))
+        print(f"{name:<10} {words} ms of a processor, the least of {len(rows)}")
     medians = {name: show(name, rows) for name, rows in times.items()}
     print(f"difference of the medians: {medians['clip-runc'] - medians['runc']:.1f} ms")
     for phase in ("resolve_ms", "mount_ms", "rewrite_ms"):
