@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from clip_runc.config import is_rootless
 from clip_runc.containers import state as states
 from clip_runc.errors import StoreError
 from clip_runc.images import lean
@@ -21,7 +22,8 @@ if TYPE_CHECKING:
     from clip_runc.config import Settings
     from clip_runc.containers.state import State
 
-ATTRIBUTE = "trusted.clip-runc.kept"
+# Of the kind that only the machine's root can set, where we are that.
+ATTRIBUTES = ("trusted.clip-runc.kept", "user.clip-runc.kept")
 _MARK = "checkpointed"
 _NOTE = "note.json"
 _HEX = frozenset("0123456789abcdef")
@@ -57,7 +59,7 @@ def keep(settings: Settings, state: State) -> None:
     states.put(f"{place}/{_NOTE}", lean.dumps(note), durable=False)
     os.rename(f"{directory}/upper", f"{place}/upper")
     before = _name_at(state.bundle)
-    os.setxattr(state.bundle, ATTRIBUTE, name.encode())
+    os.setxattr(state.bundle, attribute(), name.encode())
     if before:
         _remove(settings, before)
 
@@ -100,13 +102,18 @@ def drop_orphans(settings: Settings) -> list[str]:
     return dropped
 
 
+def attribute() -> str:
+    """The extended attribute of a bundle that says what is kept for it."""
+    return ATTRIBUTES[is_rootless()]
+
+
 def _directory(settings: Settings) -> str:
     return f"{settings.container_dir}/.kept"
 
 
 def _name_at(bundle: str) -> str:
     try:
-        name = os.getxattr(bundle, ATTRIBUTE).decode("ascii", "replace")
+        name = os.getxattr(bundle, attribute()).decode("ascii", "replace")
     except OSError:
         return ""
     return name if len(name) == 24 and _HEX.issuperset(name) else ""

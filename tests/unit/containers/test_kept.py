@@ -134,7 +134,7 @@ def test_a_bundle_that_is_gone_before_its_container(
 def test_an_attribute_that_names_nothing_of_ours(
     settings: Settings, bundle: Path, value: bytes
 ) -> None:
-    os.setxattr(bundle, kept.ATTRIBUTE, value)
+    os.setxattr(bundle, kept.attribute(), value)
     assert kept.find(settings, str(bundle), IMAGE) == ""
 
 
