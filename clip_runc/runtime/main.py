@@ -1,7 +1,7 @@
 """``clip-runc``: every runc command comes through here.
 
 A command that is none of ours becomes the real runtime at once, with nothing imported but
-``posix``, ``sys`` and three small modules of this package
+``gc``, ``posix``, ``sys`` and three small modules of this package
 (tests/unit/runtime/test_main.py counts them).
 """
 
