@@ -31,14 +31,19 @@ _PACKAGES = (
     *_SYSTEM, "python3-venv", "python3-dev", "gcc", "libc6-dev", "pkg-config", "libfuse3-dev",
     "libcap-dev", "fuse3", "apparmor", "runc", "crun", "containerd", "podman", "docker-registry",
 )  # fmt: skip
-# Nothing of the kernel's package is run: no initramfs of the distribution is made.
+# Nothing of the kernel's packages is run: no initramfs of the distribution is made.  From 7.x on
+# an image is only a name for a binary, its modules, and a base.
 _KERNEL = """
 cd "$1"
 mkdir linux
 chroot . sh -ec 'cd /linux
-apt-get -qq download $(apt-cache depends linux-image-cloud-amd64 |
-    sed -n "s/.*Depends: \\(linux-image-[0-9].*\\)/\\1/p" | head -n 1)
-dpkg-deb --extract linux-image*.deb .'
+of() {
+    apt-cache depends "$1" |
+        sed -nE "s/.*Depends: (linux-(image|binary|modules|base)-[0-9].*)/\\1/p"
+}
+image=$(of linux-image-cloud-amd64 | head -n 1)
+apt-get -qq download $image $(of $image)
+for package in *.deb; do dpkg-deb --extract $package .; done'
 """
 _UNIT = f"""\
 [Unit]
@@ -232,9 +237,9 @@ def _set_up(tree: Path) -> None:
 def _take_kernel(tree: Path, part: Path) -> None:
     """The kernel out of the tree, its modules into place, an initrd with what finds the disk."""
     linux = tree / "linux"
-    (kernel,) = linux.glob("boot/vmlinuz-*")
-    shutil.copyfile(kernel, part / "vmlinuz")
     (modules,) = [*linux.glob("lib/modules/*"), *linux.glob("usr/lib/modules/*")]
+    (kernel,) = [*linux.glob("boot/vmlinuz-*"), *modules.glob("vmlinuz")]
+    shutil.copyfile(kernel, part / "vmlinuz")
     target = tree / "usr/lib/modules" / modules.name
     target.parent.mkdir(exist_ok=True)
     modules.rename(target)
