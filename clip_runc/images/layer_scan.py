@@ -1,7 +1,7 @@
-"""What happens to a layer's uncompressed bytes, in a thread of its own: hash, cut, scan.
+"""What happens to a layer's uncompressed bytes, in threads of their own: hash, scan; cut, keep.
 
-Decoding takes one core; hashing the stream once for the diff_id and once for its chunks, and
-the tar scanner, take most of another.
+Two, one behind the other: hashing the stream for the diff_id and scanning take as long as hashing
+its chunks and writing them to a store.
 """
 
 from __future__ import annotations
@@ -23,6 +23,9 @@ _QUEUE = 8
 Buffer = bytes | memoryview
 Sink = Callable[[int, Buffer], None]
 """``sink(offset, bytes)``: gets the tar stream, in order, not verified yet; it must copy."""
+
+
+_Queue = queue.Queue[tuple[Buffer, list[Cut]] | None]
 
 
 class Piece(NamedTuple):
@@ -60,11 +63,19 @@ class LayerScan:
         self._chunk = hashlib.sha256()
         self._error: BaseException | None = None
         self._stopped = False
-        self._queue: queue.Queue[tuple[Buffer, list[Cut]] | None] = queue.Queue(_QUEUE)
-        self._thread = threading.Thread(target=self._work, name="clip-scan", daemon=True)
+        self._fed_queue: _Queue = queue.Queue(_QUEUE)
+        self._scanned: _Queue = queue.Queue(_QUEUE)
+        self._threads = [
+            threading.Thread(target=self._work, args=(*work,), name=name, daemon=True)
+            for name, *work in (
+                ("clip-scan", self._fed_queue, self._scan),
+                ("clip-keep", self._scanned, self._keep),
+            )
+        ]
 
     def __enter__(self) -> LayerScan:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
@@ -90,10 +101,10 @@ class LayerScan:
                 "made to exhaust the machine? Otherwise raise layer_size_limit in the settings",
             )
         if data:
-            self._queue.put((data, cuts))
+            self._fed_queue.put((data, cuts))
 
     def finish(self) -> None:
-        """Wait for the thread; close the last chunk and the scanner."""
+        """Wait for the threads; close the last chunk and the scanner."""
         self._join()
         if self._error is not None:
             raise self._error
@@ -102,24 +113,26 @@ class LayerScan:
         self.entries = self._scanner.close() if self.raw_size else []
 
     def _join(self) -> None:
-        if self._thread.is_alive():
-            self._queue.put(None)
-            self._thread.join()
+        for thread, items in zip(self._threads, (self._fed_queue, self._scanned), strict=True):
+            if thread.is_alive():
+                items.put(None)
+                thread.join()
 
-    def _work(self) -> None:
-        while (item := self._queue.get()) is not None:
+    def _work(self, items: _Queue, work: Callable[[Buffer, list[Cut]], None]) -> None:
+        while (item := items.get()) is not None:
             if self._error is not None or self._stopped:
                 continue
             try:
-                self._take(*item)
-                if self._recycle is not None:
-                    self._recycle(item[0])
+                work(*item)
             except BaseException as error:  # handed to the feeding thread
                 self._error = error
 
-    def _take(self, data: Buffer, cuts: list[Cut]) -> None:
+    def _scan(self, data: Buffer, cuts: list[Cut]) -> None:
         self._diff.update(data)
         self._scanner.feed(data)
+        self._scanned.put((data, cuts))
+
+    def _keep(self, data: Buffer, cuts: list[Cut]) -> None:
         view, start = memoryview(data), self.raw_size
         position = 0
         for cut in cuts:
@@ -132,6 +145,8 @@ class LayerScan:
         if self._sink is not None:
             self._sink(start, data)
         self.raw_size += len(data)
+        if self._recycle is not None:
+            self._recycle(data)
 
     def _close_chunk(self, end: int) -> None:
         if self._cut is not None and end > self._cut.raw:
