@@ -6,10 +6,12 @@ is kept in the container's own directory (a hard link, or a copy where that is o
 system), so that putting back is exact where nobody else has written the file since; where
 somebody has, only what is ours is taken out.
 
-Waiting for the disk took a third of what a warm create cost.  So only our own state is synced.  The
-original needs no sync where it is a link: the journal has the link before it has our file in
-the original's place.  Our file itself may be found empty after a power cut on file systems
-that write names before data (XFS does); ``restore`` and ``revive`` know an empty one.
+Waiting for the disk took a third of what a warm create cost.  So only our own state is synced, and
+not even that where both are on one ext4: renamed over the one before, its data is on disk before
+the journal has the name (``auto_da_alloc``, Documentation/admin-guide/ext4.rst), and the journal
+has that name before the bundle's.  The original needs no sync where it is a link, for the same
+reason.  Our file itself may be found empty after a power cut on file systems that write names
+before data (XFS does); ``restore`` and ``revive`` know an empty one.
 
 A config.json that is a symlink is read through it, as runc reads it; a file of the bundle's own
 takes its place for as long as the container is there.
@@ -225,18 +227,21 @@ def rewrite(
 
 
 def _keep(path: str, bundle_fd: int, original: Config) -> bool:
-    """Keep the original at ``path``; does the bundle outlive a reboot?"""
+    """Keep the original at ``path``; must the state be synced before the bundle is changed?
+
+    Not where a reboot takes the bundle away, nor where one journal has both in their order.
+    """
+    from clip_runc.linux.storage import filesystem_type
+
     if original.file != (0, 0):
         try:
             os.link(CONFIG, path, src_dir_fd=bundle_fd, follow_symlinks=False)
             kept = os.lstat(path)
             if (kept.st_dev, kept.st_ino) == original.file:
-                return True
+                return filesystem_type(path) != "ext4"
             os.unlink(path)  # replaced since it was read
         except OSError:  # another file system, or one without links
             pass
-    from clip_runc.linux.storage import filesystem_type
-
     durable = filesystem_type(f"/proc/self/fd/{bundle_fd}") not in ("tmpfs", "ramfs")
     states.put(path, original.data, durable)
     return durable

@@ -80,7 +80,7 @@ def test_a_shim_that_dies_in_create_leaves_nothing_in_the_way(
         pytest.fail("the shim never came through")
     clip.runc("delete", "--force", "c1", check=True)
     assert clip.containers_left() == []
-    assert killed or call in ("unlink", "mount")
+    assert killed or call in ("unlink", "mount", "fsync")  # none of it, on ext4
 
 
 def test_a_create_that_fails_in_runc(clip: ClipMachine, bundle: Path) -> None:

@@ -306,10 +306,38 @@ def test_a_bundle_where_nothing_can_be_written(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr("clip_runc.linux.storage.filesystem_type", lambda _: "xfs")
     with pytest.raises(BundleError, match="No space"):
         bundle.rewrite(settings, state, fd, edit_for(settings, state))
     assert (path / "config.json").read_text() == TEXT
     assert os.listdir(path) == ["config.json"]
+
+
+@pytest.mark.parametrize(("kind", "synced"), [("ext4", 0), ("xfs", 1), ("btrfs", 1)])
+def test_what_a_journal_keeps_in_order_is_not_waited_for(
+    settings: Settings,
+    state: State,
+    fd: int,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    synced: int,
+) -> None:
+    """The state is renamed over the one before, which is what ext4 looks for."""
+    monkeypatch.setattr("clip_runc.linux.storage.filesystem_type", lambda _: kind)
+    calls: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda _: calls.append("fsync"))
+    states.save(settings, state, durable=False)  # as prepare does
+    rename = os.rename
+
+    def renamed(old: str, new: str, **fds: int) -> None:
+        target = f"/proc/self/fd/{fds['dst_dir_fd']}/{new}" if fds else new
+        assert os.path.lexists(target)
+        calls.append(os.path.basename(new))
+        rename(old, new, **fds)
+
+    monkeypatch.setattr(os, "rename", renamed)
+    bundle.rewrite(settings, state, fd, edit_for(settings, state))
+    assert calls == [*["fsync"] * synced, "state.json", "config.json"]
 
 
 def inode(path: Path) -> tuple[int, int]:
