@@ -187,7 +187,8 @@ def _cases(names: list[str], host: str, rounds: int, figures: dict[str, dict[str
         figures[name] = case.figures()
 
 
-def main() -> None:
+def arguments() -> argparse.ArgumentParser:
+    """What the command takes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument(
@@ -197,8 +198,12 @@ def main() -> None:
     parser.add_argument("--latency", type=int, default=3, metavar="MS", help="of a link, both ways")
     parser.add_argument("--json", type=Path, help="write every median here")
     parser.add_argument("--svg", type=Path, help="draw the starts here")
-    parser.add_argument("images", nargs="*", default=list(WORKLOADS), choices=[[], *WORKLOADS])
-    options = parser.parse_args()
+    parser.add_argument("images", nargs="*", default=[], choices=[[], *WORKLOADS])
+    return parser
+
+
+def main() -> None:
+    options = arguments().parse_args()
     begin = time.monotonic()
     busy = os.getloadavg()[0]
     if busy > 0.5:
@@ -206,7 +211,7 @@ def main() -> None:
     found = {}
     for mbit in options.link or [1000, 200]:
         title = f"{mbit} Mbit/s, {options.latency} ms" if mbit else "loopback"
-        found[title] = run(options.images, mbit, options.latency, options.rounds)
+        found[title] = run(options.images or list(WORKLOADS), mbit, options.latency, options.rounds)
         show(f"{title}: seconds to the first line of output, medians", found[title])
     console.print(f"{options.rounds} rounds, {time.monotonic() - begin:.0f} s")
     if options.json:

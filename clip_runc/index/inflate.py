@@ -106,7 +106,7 @@ def _inflate_members(
     pieces: list[bytes] = []
     left, position = size, 0
     feed: bytes | memoryview = b""
-    # a chunk is most often of one member: then one call is a sixth quicker than one for each 64 KiB
+    # a chunk is most often of one member: then one call needs no pieces and no join of them
     most = len(data)
     if bit and data:
         feed, position = restart_bytes(bit, data[0]), 1
