@@ -29,6 +29,7 @@ PROGRAMS = {
     "newuidmap": "newuidmap",
     "openssl": "openssl",
     "qemu-system-x86_64": "qemu-system-x86_64",
+    "rootlesskit": "rootlesskit",
     "setpriv": "setpriv",
     "systemd-analyze": "systemd-analyze",
 }

@@ -196,6 +196,50 @@ def test_podmans_namespaces_made_anew(
     assert [*podman.xdg.glob("clip-runc/*")] == [new]
 
 
+CONTAINERD = """
+set -eu
+rm -f /run/containerd
+mkdir /run/containerd
+containerd -c "$1/config.toml" >"$1/log" 2>&1 </dev/null &
+daemon=$!
+trap 'kill $daemon; wait' EXIT
+while [ ! -S "$1/s" ]; do sleep 0.1; done
+ctr="ctr --address $1/s"
+$ctr image pull --plain-http "$2" >/dev/null
+# what ctr wants of cgroups an ordinary user cannot have in v1
+run="$ctr run --rm --cpu-shares 0 --cgroup= --runc-binary $4"
+$run "$2" ordinary cat /srv/data/a
+$run --annotation "dev.clip-runc.image=$3" "$2" lazy grep ' / / ' /proc/self/mountinfo
+"""
+CONTAINERD_CONFIG = """
+version = 2
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.devmapper"]
+root = "{0}/root"
+state = "{0}/state"
+[grpc]
+  address = "{0}/s"
+[ttrpc]
+  address = "{0}/t"
+"""
+
+
+def test_containerd_in_rootlesskit(user: OrdinaryUser, plain_ref: str, busybox_ref: str) -> None:
+    """As containerd-rootless.sh of nerdctl does it; clipd is one of its namespace."""
+    need("containerd", "rootlesskit")
+    place = user.home / "c"
+    place.mkdir()
+    (place / "config.toml").write_text(CONTAINERD_CONFIG.format(place))
+    os.chown(place, UID, UID)
+    user.ctl("index", "--quiet", busybox_ref, check=True)
+    done = user.call(
+        "timeout", "100", "rootlesskit", "--net=host", "--copy-up=/run",
+        "sh", "-c", CONTAINERD, "sh", place, plain_ref, busybox_ref, user.runtime, check=True,
+    )  # fmt: skip
+    content, mount = done.stdout.splitlines()
+    assert content == "one" and f"{user.state}/containers/lazy-" in mount
+    assert user.containers_left() == []
+
+
 def test_without_podman(user: OrdinaryUser, busybox_ref: str) -> None:
     """``clipctl`` makes a namespace; those that come later find it, as long as clipd lives."""
     command = ["run", "--rm", "--user", "root", busybox_ref, "cat /proc/self/uid_map /srv/data/a"]
