@@ -26,13 +26,18 @@ def values() -> dict[str, object]:
     return {
         "state_dir": f"{_base('XDG_DATA_HOME', '.local/share')}/clip-runc",
         "run_dir": f"{run_base()}/{namespace()}",
-        "credentials_dir": f"{_base('XDG_CONFIG_HOME', '.config')}/clip-runc/credentials.d",
+        "credentials_dir": f"{config_home()}/clip-runc/credentials.d",
     }
 
 
 def config_file() -> str:
     """The user's own file of settings, read after those below ``/etc``."""
-    return f"{_base('XDG_CONFIG_HOME', '.config')}/{FILE}"
+    return f"{config_home()}/{FILE}"
+
+
+def config_home() -> str:
+    """``$XDG_CONFIG_HOME``, or ``~/.config``."""
+    return _base("XDG_CONFIG_HOME", ".config")
 
 
 def run_base() -> str:

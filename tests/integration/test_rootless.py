@@ -196,6 +196,40 @@ def test_podmans_namespaces_made_anew(
     assert [*podman.xdg.glob("clip-runc/*")] == [new]
 
 
+def test_a_clipd_that_runs_before_podmans_containers(
+    podman: OrdinaryUser, plain_ref: str, busybox_ref: str
+) -> None:
+    """As a unit of the user's systemd starts it; conmon then has no daemon to wait for."""
+    program = "from clip_runc.fs.supervisor import main; main()"
+    clipd_argv = podman.argv(
+        "podman", "unshare", podman.python, "-c", program,
+        env={"PYTHONPATH": f"{podman.directory}/repository"},
+    )  # fmt: skip
+    with subprocess.Popen(clipd_argv, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        wait_for(lambda: podman.ctl("status").stdout.startswith("supervisor"), "clipd", 60)
+        pid = clipd(podman)["supervisor"]["pid"]
+        command = [*run(busybox_ref, "--rm"), plain_ref, "-c", "cat /srv/data/a"]
+        assert podman.podman(*command, check=True).stdout == "one\n"
+        assert clipd(podman)["supervisor"]["pid"] == pid
+        podman.ctl("stop", check=True)
+        assert process.wait(30) == 0
+
+
+def test_podman_knows_it_by_name(podman: OrdinaryUser, plain_ref: str, busybox_ref: str) -> None:
+    """The user's own containers.conf, and what ``doctor`` says of it."""
+    lines = podman.ctl("doctor", "--no-self-test").stdout.splitlines()
+    assert "! podman: clip-runc is no runtime of it" in lines
+    file = podman.home / ".config/containers/containers.conf"
+    file.parent.mkdir(parents=True)
+    file.write_text(f'[engine.runtimes]\nclip-runc = ["{podman.runtime}"]\n')
+    lines = podman.ctl("doctor", "--no-self-test").stdout.splitlines()
+    assert f"✓ podman: --runtime clip-runc is {podman.runtime}" in lines
+    command = ["podman", "--cgroup-manager", "cgroupfs", "--runtime", "clip-runc"]
+    lazy = run(busybox_ref, "--rm")
+    done = podman.call(*command, *lazy, plain_ref, "-c", "cat /srv/data/a", check=True)
+    assert done.stdout == "one\n"
+
+
 CONTAINERD = """
 set -eu
 rm -f /run/containerd

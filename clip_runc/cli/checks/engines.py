@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from clip_runc import personal
 from clip_runc.cli.checks.finding import FAIL, OK, WARN, Finding
 from clip_runc.config import Settings, is_personal
 from clip_runc.runtime.launcher import is_launcher
@@ -97,8 +98,14 @@ def _table(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _podman(root: str) -> list[Finding]:
     paths: list[str] = []
-    for pattern in PODMAN:
-        for path in sorted(glob.glob(root + pattern)):
+    patterns = [root + pattern for pattern in PODMAN]
+    hint = "clipctl install --podman, or podman --runtime /usr/local/bin/clip-runc"
+    if is_personal():
+        own = f"{personal.config_home()}/containers/containers.conf"
+        patterns += [own, f"{own}.d/*.conf"]
+        hint = f'clip-runc = ["/usr/local/bin/clip-runc"] below [engine.runtimes] in {own}'
+    for pattern in patterns:
+        for path in sorted(glob.glob(pattern)):
             try:
                 document = tomllib.loads(Path(path).read_text())
             except (OSError, ValueError) as error:
@@ -106,7 +113,6 @@ def _podman(root: str) -> list[Finding]:
             named = _table(_table(document, "engine"), "runtimes").get("clip-runc")
             paths += [str(one) for one in named] if isinstance(named, list) else []
     if not paths:
-        hint = "clipctl install --podman, or podman --runtime /usr/local/bin/clip-runc"
         return [Finding(WARN, "podman", "clip-runc is no runtime of it", hint)]
     usable = [path for path in paths if os.access(root + path, os.X_OK)]
     if not usable:
