@@ -7,11 +7,11 @@ import sys
 
 from clip_runc.errors import MountFailed
 
-# Need mounts; write what has to belong to the ids of the namespace, or look into it; only look.
-MOUNTING = frozenset(("mount", "run", "umount", "unshare"))
-WRITING = frozenset(("bundle", "doctor", "gc", "import", "index", "pull", "record", "store"))
+# Need mounts, or the rights of the namespace; write what has to belong to its ids; only look.
+MOUNTING = frozenset(("gc", "mount", "run", "umount", "unshare"))
+WRITING = frozenset(("bundle", "doctor", "import", "index", "pull", "record", "store"))
 LOOKING = frozenset(
-    ("events", "logs", "metrics", "ps", "report", "status", "stop", "top", "upgrade")
+    ("events", "logs", "metrics", "ps", "report", "status", "stop", "top", "traces", "upgrade")
 )  # fmt: skip
 
 

@@ -112,9 +112,9 @@ def make_private_dir(path: str, mode: int = 0o700, owner: tuple[int, int] | None
     ``StoreError``, because somebody else could have put it there.
     """
     parent = os.path.dirname(path)
-    if parent and not os.path.isdir(parent):
-        os.makedirs(parent, 0o755, exist_ok=True)
     try:
+        if parent and not os.path.isdir(parent):
+            os.makedirs(parent, 0o755, exist_ok=True)
         os.mkdir(path, mode)
         if owner is not None:
             os.chown(path, *owner, follow_symlinks=False)
@@ -122,7 +122,8 @@ def make_private_dir(path: str, mode: int = 0o700, owner: tuple[int, int] | None
         pass
     except OSError as error:
         message = f"{path}: cannot make the directory: {error.strerror}"
-        raise StoreError(message, "check the file system it is on") from None
+        hint = "check its file system, state_dir and run_dir, for ordinary users XDG_RUNTIME_DIR"
+        raise StoreError(message, hint) from None
     found = os.lstat(path)
     expected = os.geteuid() if owner is None else owner[0]
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != expected:

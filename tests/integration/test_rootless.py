@@ -21,6 +21,7 @@ from tests.integration.ordinary_user import SUBORDINATE, UID, OrdinaryUser
 from tests.integration.prerequisites import PROGRAMS, need
 
 PROGRAMS.setdefault("podman", "podman")
+PROGRAMS.setdefault("strace", "strace")
 CONFINED = "CapEff:\t0000000000000000"
 
 
@@ -346,6 +347,30 @@ def test_settings_of_the_user(user: OrdinaryUser, busybox_ref: str) -> None:
     found = json.loads(done.stdout)
     assert found["state_dir"]["value"] == str(user.home / "own")
     assert found["layer_mode"]["value"] == "auto"
+
+
+def test_without_a_user_namespace(user: OrdinaryUser, busybox_ref: str) -> None:
+    """What needs one says what may forbid it; an index can be made all the same."""
+    need("strace")
+    strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-e", "trace=unshare"]
+    strace += ["-e", "inject=unshare:error=EPERM"]
+    environ = {"PYTHONPATH": f"{user.directory}/repository"}
+    done = []
+    for command in (("run", busybox_ref), ("doctor", "--no-self-test"), ("index", busybox_ref)):
+        argv = [*strace, user.python, "-m", "clip_runc.cli.main", *command]
+        done.append(user.call(*argv, env=environ))
+    assert done[0].returncode == 1 and "kernel.unprivileged_userns_clone" in done[0].stderr
+    failures = [line for line in done[1].stdout.splitlines() if line.startswith("✗")]
+    assert [line.partition(":")[0] for line in failures] == ["✗ user namespace"]
+    assert done[2].returncode == 0 and user.state.is_dir()
+
+
+def test_without_a_runtime_directory(user: OrdinaryUser, busybox_ref: str) -> None:
+    """Neither XDG_RUNTIME_DIR nor one of logind's: said in a line."""
+    done = user.ctl("run", busybox_ref, "true", env={"XDG_RUNTIME_DIR": ""})
+    line = done.stderr.splitlines()[-1]
+    assert done.returncode == 1 and f"/run/user/{UID}" in line and "XDG_RUNTIME_DIR" in line
+    assert user.containers_left() == []
 
 
 def test_doctor(user: OrdinaryUser) -> None:

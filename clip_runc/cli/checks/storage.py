@@ -73,18 +73,19 @@ def space(path: str, found: os.statvfs_result) -> Finding:
 
 def permissions(settings: Settings) -> list[Finding]:
     """Modes and owners of our directories and the socket, as far as they are there."""
-    server = attainable(settings.server_uid)
-    wanted = (
-        (settings.run_dir, 0o711, 0),
-        (settings.lock_dir, 0o700, 0),
-        (settings.lease_dir, 0o700, 0),
-        (settings.control_dir, 0o700, 0),
-        (settings.socket, 0o600, 0),
-        (settings.state_dir, 0o755, 0),
-        (settings.container_dir, 0o700, 0),
-        (settings.index_dir, 0o755, 0),
-        (settings.store_dir, 0o700, server),
-    )
+    own, server = os.geteuid(), attainable(settings.server_uid)
+    wanted = [
+        (settings.run_dir, 0o711, own),
+        (settings.lock_dir, 0o700, own),
+        (settings.lease_dir, 0o700, own),
+        (settings.control_dir, 0o700, own),
+        (settings.socket, 0o600, own),
+        (settings.state_dir, 0o755, own),
+        (settings.container_dir, 0o700, own),
+        (settings.index_dir, 0o755, own),
+    ]
+    if not own:  # who is no root at all cannot tell the server's id from a stranger's
+        wanted.append((settings.store_dir, 0o700, server))
     found = [finding for path, mode, owner in wanted if (finding := _one(path, mode, owner))]
     return found or [Finding(OK, "permissions", "directories and sockets are as we make them")]
 
