@@ -6,7 +6,7 @@ import argparse
 import json
 import statistics
 
-from bench.warm import once, parties
+from bench.warm import ACCOUNT, once, parties
 
 STEPS = ("create", "start", "delete")
 
@@ -22,15 +22,21 @@ def main() -> None:
             ours.program += ["--log", str(log), "--log-format", "json"]
         times: dict[str, list[list[float]]] = {theirs.name: [], ours.name: []}
         spent: dict[str, list[list[float]]] = {theirs.name: [], ours.name: []}
+        ACCOUNT.open()
         for number in range(given.rounds):
             for party in (theirs, ours):
-                times[party.name].append(once(party, f"c{number}"))
+                times[party.name].append(once(party, f"{party.name}-{number}"))
                 spent[party.name].append(list(party.processor))
+        ACCOUNT.close()
         lines = log.read_text().splitlines() if given.phases else []
+    print("processor time of each step and all that it starts: median, least")
     for name, rows in spent.items():
-        least = [min(column) for column in zip(*rows, strict=True)]
-        words = ", ".join(f"{step} {value:.1f}" for step, value in zip(STEPS, least, strict=True))
-        print(f"{name:<10} {words} ms of a processor, the least of {len(rows)}")
+        columns = list(zip(*rows, strict=True))
+        words = ", ".join(
+            f"{step} {statistics.median(column):.1f}, {min(column):.1f}"
+            for step, column in zip(STEPS, columns, strict=True)
+        )
+        print(f"{name:<10} {words} ms")
     medians = {name: show(name, rows) for name, rows in times.items()}
     print(f"difference of the medians: {medians['clip-runc'] - medians['runc']:.1f} ms")
     for phase in ("resolve_ms", "mount_ms", "rewrite_ms"):

@@ -359,6 +359,23 @@ def test_only_the_creators_own_container_is_taken_down(machine: Machine) -> None
     assert cleanup.take_down(machine.settings, machine.key, creator) == []
 
 
+def test_what_clipd_has_judged(machine: Machine) -> None:
+    """A create has ended: its container is taken down unless the runtime knows it."""
+    creator = machine.prepare().state.creator
+    told = {"key": machine.key, "root": str(machine.root), "container": "c1"}
+    cleanup.run(machine.settings, [], creator=[1, 2], **told)
+    known = machine.root / "c1/state.json"
+    known.parent.mkdir(parents=True)
+    known.touch()
+    cleanup.run(machine.settings, [], creator=list(creator), **told)
+    assert not machine.clean()
+    known.unlink()
+    cleanup.run(machine.settings, [], creator=list(creator), **{**told, "key": "../other"})
+    assert not machine.clean()
+    cleanup.run(machine.settings, [], creator=list(creator), **told)
+    assert machine.clean()
+
+
 def test_the_root_of_each_runtime(tmp_path: Path) -> None:
     for name, root in (("runc", "/run/runc"), ("crun", "/run/crun"), ("youki", "/run/youki")):
         real = tmp_path / name
