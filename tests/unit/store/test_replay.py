@@ -35,7 +35,7 @@ def test_the_listed_chunks_come_in_order_and_nothing_else(layer, until):
 def test_a_read_is_served_before_what_is_listed(bench):
     data = bench.make_data(400 * 4096)
     layer, blob = bench.make_layer(data, 4096)
-    fetcher = bench.MemoryFetcher(blob, delay=0.01)
+    fetcher = bench.MemoryFetcher(blob, delay=0.05)
     reader = bench.open(layer, fetcher)
     replay = Replay([Part(reader, 0, 380)])
     replay.start()
