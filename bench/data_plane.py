@@ -22,6 +22,7 @@ from clip_runc import OverlayMounter
 from clip_runc.fs.client import ensure_clipd
 from clip_runc.images import local
 from clip_runc.images.mount import mounted_images, unmount_image
+from clip_runc.linux.mount import mount_erofs, unmount
 from tests.integration.busybox_images import directory, entry, tar
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import DockerRegistry
@@ -173,21 +174,38 @@ def reads(rounds: int) -> None:
         with found.mounted(lazy, reference) as tree, found.mounted(whole, reference) as erofs:
             note = next(Path(whole.settings.image_mount_dir).glob("*.mount")).read_text().split()
             assert note[2] == "0", "the layer is not complete"
-            where = {
-                "ext4": found.path / "data",
-                "erofs, complete": erofs / "data",
-                "tree (FUSE)": tree / "data",
-            }
-            for _ in range(rounds):
-                for name, path in where.items():
-                    drop_caches()
-                    sequence.setdefault(name, []).append(in_sequence(path))
-                    drop_caches()
-                    scattered.setdefault(name, []).append(at_random(path))
+            with through_two_caches(whole, reference) as buffered:
+                where = {
+                    "ext4": found.path / "data",
+                    "erofs, complete": erofs / "data",
+                    "the same without directio": buffered / "data",
+                    "tree (FUSE)": tree / "data",
+                }
+                for _ in range(rounds):
+                    for name, path in where.items():
+                        drop_caches()
+                        sequence.setdefault(name, []).append(in_sequence(path))
+                        drop_caches()
+                        scattered.setdefault(name, []).append(at_random(path))
     print("in sequence, a MiB at a time")
     show(sequence, "MB/s", "ext4")
     print("at random, 4 KiB at a time")
     show(scattered, "reads/s", "ext4")
+
+
+@contextmanager
+def through_two_caches(machine: ClipMachine, reference: str) -> Iterator[Path]:
+    """The image's EROFS on the store's file as it is without ``directio``."""
+    image = local.find(machine.settings, reference)
+    assert image is not None
+    target = machine.directory / "buffered"
+    target.mkdir()
+    data = next(Path(machine.settings.store_dir).glob("*/data"))
+    mount_erofs(image.erofs_path, [str(data)], str(target))
+    try:
+        yield target
+    finally:
+        unmount(str(target))
 
 
 def cache(rounds: int) -> None:
