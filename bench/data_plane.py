@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import statistics
 import subprocess
 import tempfile
@@ -26,7 +27,7 @@ from clip_runc.linux.mount import mount_erofs, unmount
 from tests.integration.busybox_images import directory, entry, tar
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import DockerRegistry
-from tests.integration.image_maker import write_image, write_layer
+from tests.integration.image_maker import Blob, write_image, write_layer
 from tests.integration.pushing import push
 
 DIRECTORIES, FILES = 300, 99
@@ -34,6 +35,7 @@ NAMES = DIRECTORIES * (FILES + 1)
 SIZE = 128 << 20
 RANDOM_READS = 2000
 SETTLE = 8.0  # seconds after which pages have been given back (store.residence)
+HEAD = 1_000_000_000  # bytes of a layer that gzip -dc inflates at most
 CUBLAS = SITE / "nvidia/cublas/lib/libcublasLt.so.12"
 Samples = dict[str, list[float]]
 
@@ -242,33 +244,93 @@ def copies(machine: ClipMachine, reference: str, root: Path) -> float:
     return sum(map(resident, paths)) / SIZE
 
 
+class Cold:
+    """A file read cold, beside ``curl | gzip -dc`` of its layer: MB/s, and CPU seconds a GB.
+
+    The second says what the first would be on a machine with nothing else to do.
+    """
+
+    def __init__(self, found: Scene, reference: str, layer: Blob, path: Path | str) -> None:
+        self._found = found
+        self._reference = reference
+        name = reference.partition("/")[2].rpartition(":")[0]
+        self._url = f"http://{found.registry.host}/v2/{name}/blobs/{layer.digest}"
+        self._path = path
+        self.speed: Samples = {}
+        self.work: Samples = {}
+
+    def once(self) -> None:
+        """A round, in turns."""
+        pipe = f"curl -sfL {self._url} | gzip -dc | head -c {HEAD} | wc -c"
+        drop_caches()
+        before = children_cpu()
+        began = time.perf_counter()
+        done = subprocess.run(["sh", "-c", pipe], check=True, capture_output=True, text=True)
+        took, size = time.perf_counter() - began, int(done.stdout)
+        self._add("curl | gzip -dc", size, took, children_cpu() - before)
+        machine = self._found.machine(layer_mode="erofs")
+        with self._found.mounted(machine, self._reference) as root:
+            path = root / self._path
+            drop_caches()
+            pid = machine.status()["server"]["pid"]
+            before, size = cpu(pid), path.stat().st_size
+            self._add(
+                "cold, through clipd", size, size / 1e6 / in_sequence(path), cpu(pid) - before
+            )
+        machine.ctl("stop")
+
+    def _add(self, label: str, size: int, seconds: float, work: float) -> None:
+        self.speed.setdefault(label, []).append(size / 1e6 / seconds)
+        self.work.setdefault(label, []).append(work / (size / 1e9))
+
+    def show(self) -> None:
+        """Both tables."""
+        show(self.speed, "MB/s")
+        show(self.work, "CPU seconds a GB")
+
+
+def children_cpu() -> float:
+    """Seconds of CPU of the children that were waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def cpu(pid: int) -> float:
+    """Seconds of CPU of a process's threads that live."""
+    tasks = Path(f"/proc/{pid}/task").glob("*/schedstat")
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
+def cold(rounds: int) -> None:
+    """One file in a gzip layer that is not here, beside ``curl | gzip -dc``."""
+    with scene() as found:
+        layout = found.path / "cold"
+        layer = write_layer(layout, [tar([entry("data", noise(SIZE))])])
+        image = write_image(layout, [layer], {"Cmd": ["/x"]})
+        reference = push(image, found.registry.host, "bench/cold", "1")
+        compared = Cold(found, reference, layer, "data")
+        for _ in range(rounds):
+            compared.once()
+    compared.show()
+
+
 def torch(rounds: int) -> None:
-    """libcublasLt of the torch image cold, beside ``curl | gzip -dc`` of its layer."""
+    """The same with libcublasLt (491 MB) of the torch image."""
     image = torch_image()
-    layer = max(image.layers, key=lambda one: one.size)
-    samples: Samples = {}
     with scene(CACHE / "registry") as found:
         reference = push(image, found.registry.host, "bench/torch", "latest")
-        url = f"http://{found.registry.host}/v2/bench/torch/blobs/{layer.digest}"
-        pipe = f"curl -sfL {url} | gzip -dc | head -c 1000000000 > /dev/null"
+        layer = max(image.layers, key=lambda one: one.size)
+        compared = Cold(found, reference, layer, CUBLAS)
         for _ in range(rounds):
-            drop_caches()
-            took = timed(lambda: subprocess.run(["sh", "-c", pipe], check=True))
-            samples.setdefault("curl | gzip -dc, first GB", []).append(1e3 / took)
-            machine = found.machine(layer_mode="erofs")
-            with found.mounted(machine, reference) as root:
-                drop_caches()
-                speed = in_sequence(root / CUBLAS)
-            machine.ctl("stop")
-            samples.setdefault("libcublasLt.so.12, cold", []).append(speed)
-    show(samples, "MB/s")
+            compared.once()
+    compared.show()
 
 
 def main() -> None:
-    parts = {"walk": walk, "reads": reads, "cache": cache, "torch": torch}
+    parts = {"walk": walk, "reads": reads, "cache": cache, "cold": cold, "torch": torch}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "parts", nargs="*", choices=[*parts, []], default=["walk", "reads", "cache"]
+        "parts", nargs="*", choices=[*parts, []], default=["walk", "reads", "cache", "cold"]
     )
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
