@@ -79,11 +79,12 @@ def launcher_text(
     sites = site_directories() if site_dirs is None else site_dirs
     paths = [package_dir, *(p for p in sites if p != package_dir)]
     arguments = f"{real_runtime!a}, __file__, load" if module == RUNTIME else ""
+    preload = f"{_SNAPSHOT}load({_GROUPS[module]!r})\n" if module in _GROUPS else ""
     # The package is found first, for speed, and then last, so that nothing beside it can stand
     # in for a module of the standard library.
     return (
         f"{line}\n# {MARKER.decode()}: written by clipctl install, do not edit\n"
-        f"import sys\npaths = {paths!a}\n{_SNAPSHOT}load({_GROUPS[module]!r})\n"
+        f"import sys\npaths = {paths!a}\n{preload}"
         f"sys.path.insert(0, paths[0])\nfrom {module} import main\n"
         f"sys.path[:] = sys.path[1:] + paths\nmain({arguments})\n"
     ).encode()

@@ -25,6 +25,19 @@ def test_text_names_everything() -> None:
     assert lines[-1] == "main('/usr/sbin/runc', __file__, load)"
 
 
+def test_other_programs_of_a_package_load_what_they_import() -> None:
+    """clipctl and clipd: nothing comes out of the shim's file."""
+    text = launcher.launcher_text("clip_runc.cli.main", package_dir="/p", site_dirs=[]).decode()
+    assert text.splitlines()[2:] == [
+        "import sys",
+        "paths = ['/p']",
+        "sys.path.insert(0, paths[0])",
+        "from clip_runc.cli.main import main",
+        "sys.path[:] = sys.path[1:] + paths",
+        "main()",
+    ]
+
+
 @pytest.mark.parametrize("path", ["/with space/python3", f"/{'x' * 130}/python3"])
 def test_an_interpreter_that_no_line_can_name(path: str) -> None:
     with pytest.raises(ConfigError, match="interpreter line"):
