@@ -178,6 +178,22 @@ def test_a_server_that_is_killed_costs_no_reader(
     podman.podman("rm", "c1", check=True)
 
 
+def test_all_of_clipd_killed(podman: OrdinaryUser, plain_ref: str, busybox_ref: str) -> None:
+    """Nobody holds the mount: the container is removed all the same, and the next one works."""
+    podman.podman(
+        *run(busybox_ref, "--detach", "--name", "c1"), "--user", "root",
+        plain_ref, "-c", "sleep 1000", check=True,
+    )  # fmt: skip
+    before = clipd(podman)
+    for role in ("keeper", "supervisor", "server"):
+        os.kill(before[role]["pid"], signal.SIGKILL)
+    podman.podman("rm", "--force", "--time", "0", "c1", check=True)
+    wait_for(lambda: not podman.containers_left(), "the container to be taken down")
+    command = [*run(busybox_ref, "--rm"), plain_ref, "-c", "cat /srv/data/a"]
+    assert podman.podman(*command, check=True).stdout == "one\n"
+    assert podman.containers_left() == []
+
+
 def test_podmans_namespaces_made_anew(
     podman: OrdinaryUser, plain_ref: str, busybox_ref: str
 ) -> None:
