@@ -215,10 +215,11 @@ def test_a_registry_that_is_away_for_a_while_costs_time_only(
         opener.join()
 
 
+@pytest.mark.parametrize("mode", ["erofs", "loop", "tree"])
 def test_a_read_in_vain_is_an_error_in_time_and_the_next_one_tries_again(
-    staged: Callable[..., Scene],
+    staged: Callable[..., Scene], mode: str
 ) -> None:
-    scene = staged(read_timeout=TIMEOUT)
+    scene = staged(read_timeout=TIMEOUT, layer_mode=mode)
     scene.fake.fault("status", 503, times=-1)
     began = time.monotonic()
     with pytest.raises(OSError) as caught:
@@ -240,9 +241,14 @@ def test_a_read_in_vain_is_an_error_in_time_and_the_next_one_tries_again(
             assert time.monotonic() < end
 
 
-@pytest.mark.parametrize("fault", ["stall", "stall_body"])
-def test_one_blob_that_hangs_holds_up_no_other(staged: Callable[..., Scene], fault: str) -> None:
-    scene = staged()
+@pytest.mark.parametrize(
+    ("fault", "mode"),
+    [("stall", "auto"), ("stall_body", "auto"), ("stall", "loop"), ("stall", "tree")],
+)
+def test_one_blob_that_hangs_holds_up_no_other(
+    staged: Callable[..., Scene], fault: str, mode: str
+) -> None:
+    scene = staged(**({} if mode == "auto" else {"layer_mode": mode}))
     scene.fake.fault(fault, 30, times=-1, on=scene.blobs[0])
     found: list[bool] = []
     stuck = [threading.Thread(target=lambda: found.append(scene.right("file0"))) for _ in range(8)]
