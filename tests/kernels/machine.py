@@ -64,10 +64,11 @@ class Machine:
             "-append", " ".join([_KERNEL, *(f"clip.{k}={v}" for k, v in arguments.items())]),
             "-serial", f"file:{self.console}", "-serial", f"file:{self._results}",
         ]  # fmt: skip
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-            stdout=(scratch / "qemu").open("wb"), env={**os.environ, "TMPDIR": str(scratch)},
-        )  # fmt: skip
+        with (scratch / "qemu").open("wb") as said:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT,
+                env={**os.environ, "TMPDIR": str(scratch)},
+            )  # fmt: skip
 
     def __enter__(self) -> Machine:
         return self

@@ -24,7 +24,10 @@ PROGRAMS = "matrix"
 # An emulated guest takes four minutes, far more on a busy machine.
 GUEST_SECONDS = 1800
 # What a program needs of its machine.
-OPTIONS = {"restart": {"reboots": True}, "provision": {"network": True}}
+OPTIONS: dict[str, dict[str, bool]] = {
+    "restart": {"reboots": True},
+    "provision": {"network": True},
+}
 Report = dict[str, Any]
 
 
@@ -46,7 +49,9 @@ def guest(
     try:
         made = root(CACHE, release)
         yield line("root", made.disk.parent.name)
-        arguments, options = {"programs": programs}, OPTIONS.get(programs, {})
+        arguments, options = {"programs": programs}, {}
+        for name in programs.split(","):
+            options |= OPTIONS.get(name, {})
         with Machine(made, data, scratch, arguments, memory=memory, **options) as machine:
             yield from machine.reports(seconds)
         yield line("machine", accelerator(made))

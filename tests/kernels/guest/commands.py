@@ -39,7 +39,7 @@ def arguments() -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def wait_for(condition: Callable[[], object], what: str, seconds: float = 60) -> None:
+def wait_for(condition: Callable[[], object], what: str, seconds: float = SECONDS) -> None:
     """Wait until it is true; raises ``AssertionError`` that names ``what`` where it stays false."""
     end = time.monotonic() + seconds
     while not condition():

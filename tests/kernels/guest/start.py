@@ -2,7 +2,8 @@
 
 ``clip.programs=matrix,…``: modules of this directory, each with ``CHECKS``, functions without
 arguments that raise where something is wrong and else say a few words. One that an earlier program
-has run is not run again, so each program can name all that it needs. Reports have check, ok, text
+has run is not run again, so each program can name all that it needs. One that has had the machine
+booted again says so (``AGAIN``); then only its own checks are run. Reports have check, ok, text
 and seconds, and go to the file that is named; the last has the check ``done``.
 """
 
@@ -27,6 +28,8 @@ def checks() -> list[Check]:
     found: list[Check] = []
     for name in arguments()["programs"].split(","):
         program = importlib.import_module(f"tests.kernels.guest.{name}")
+        if getattr(program, "AGAIN", False):
+            return list(program.CHECKS)
         found += [check for check in program.CHECKS if check not in found]
     return found
 
