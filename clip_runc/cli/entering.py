@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import sys
 
+import click
+
 from clip_runc.errors import MountFailed
+from clip_runc.linux import user_namespace
 
 # Need mounts, or the rights of the namespace; write what has to belong to its ids; only look.
 MOUNTING = frozenset(("gc", "mount", "run", "umount", "unshare"))
@@ -26,11 +29,19 @@ def enter_for(command: str) -> None:
         return
     from clip_runc.fs import namespaces
 
+    if not namespaces.enter() and not (makes and _make(command)):
+        return
+    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+def _make(command: str) -> bool:
+    """Be in a namespace of our own; False where there can be none and ``command`` needs none."""
     try:
-        if not namespaces.enter(make=makes):
-            return
+        poor = user_namespace.make()
     except MountFailed:
         if command in MOUNTING:
             raise
-        return
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+        return False
+    if poor:
+        click.echo(f"clipctl: a user namespace of one id, as {poor} (docs/rootless.md)", err=True)
+    return True

@@ -1,4 +1,4 @@
-"""Where an ordinary user's mounts are: a clipd's namespaces, podman's, or new ones.
+"""Where an ordinary user's mounts are: a clipd's namespaces, or podman's.
 
 A mount that was made in one mount namespace is in no other, so a program of the user has to go
 there.  A namespace lives as long as somebody is in it: ours as long as a clipd or a container.
@@ -46,14 +46,6 @@ def _podman() -> int:
     return 0
 
 
-def enter(*, make: bool) -> bool:
-    """Go into the first of ``living`` or, if ``make``, into a new one; False where there is none.
-
-    Exec should follow.  Raises ``MountFailed`` where none can be made.
-    """
-    for pid in living():
-        if user_namespace.join(pid):
-            return True
-    if make:
-        user_namespace.make()
-    return make
+def enter() -> bool:
+    """Go into the first of ``living``; False where there is none.  Exec should follow."""
+    return any(map(user_namespace.join, living()))

@@ -118,13 +118,20 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return "/"
+
+
 def join(process: int) -> bool:
     """Enter the user and mount namespace of a process of ours; False where that is not possible.
 
     The working directory stays, if it is there too.  As for ``make``, exec should follow.
     """
     kinds = {"user": _NEWUSER, "mnt": _NEWNS}
-    here = os.getcwd()
+    here = _working_directory()
     handles = []
     try:
         for kind in kinds:

@@ -311,6 +311,7 @@ def test_with_one_id(user_with: Callable[..., OrdinaryUser], busybox_ref: str) -
     user = user_with(ids=0)
     done = user.ctl("run", "--rm", "--user", "root", busybox_ref, "cat /proc/self/uid_map")
     assert (done.returncode, done.stdout.split()) == (0, ["0", str(UID), "1"]), done.stderr
+    assert "a user namespace of one id, as /etc/subuid" in done.stderr
     status = Path(f"/proc/{clipd(user)['server']['pid']}/status").read_text()
     assert f"\nUid:\t{UID}\t{UID}\t{UID}\t{UID}\n" in status
     assert CONFINED in status and "CapBnd:\t0000000000000000" in status

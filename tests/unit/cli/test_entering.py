@@ -10,6 +10,7 @@ import pytest
 from clip_runc.cli import entering, main
 from clip_runc.errors import MountFailed
 from clip_runc.fs import namespaces
+from clip_runc.linux import user_namespace
 
 
 def test_every_command_that_has_state_is_in_one_set() -> None:
@@ -23,34 +24,64 @@ def test_every_command_that_has_state_is_in_one_set() -> None:
     }  # fmt: skip
 
 
+class World:
+    """Whether there is a namespace to enter, whether one can be made, and what was done."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *, lives: bool, poor: str = "") -> None:
+        self.done: list[str] = []
+        self.lives, self.poor, self.refuses = lives, poor, False
+        monkeypatch.setattr(namespaces, "enter", self.enter)
+        monkeypatch.setattr(user_namespace, "make", self.make)
+        monkeypatch.setattr(os, "execv", self.execute)
+
+    def enter(self) -> bool:
+        self.done.append("look")
+        return self.lives
+
+    def make(self) -> str:
+        self.done.append("make")
+        if self.refuses:
+            raise MountFailed("a user namespace cannot be made")
+        return self.poor
+
+    def execute(self, path: str, argv: list[str]) -> None:
+        assert [path, *argv] == [sys.executable, sys.executable, *sys.orig_argv[1:]]
+        self.done.append("exec")
+
+
 @pytest.mark.parametrize(
-    ("command", "made"), [("run", True), ("gc", True), ("ps", False), ("ls", None)]
+    ("command", "lives", "done"),
+    [
+        ("run", False, ["look", "make", "exec"]),
+        ("run", True, ["look", "exec"]),
+        ("index", False, ["look", "make", "exec"]),
+        ("ps", False, ["look"]),
+        ("ps", True, ["look", "exec"]),
+        ("ls", True, []),
+    ],
 )
-def test_who_makes_a_namespace(
-    monkeypatch: pytest.MonkeyPatch, command: str, made: bool | None
+def test_who_goes_where(
+    monkeypatch: pytest.MonkeyPatch, command: str, lives: bool, done: list[str]
 ) -> None:
-    asked: list[bool] = []
-    executed: list[list[str]] = []
-
-    def enter(*, make: bool) -> bool:
-        asked.append(make)
-        return make
-
-    monkeypatch.setattr(namespaces, "enter", enter)
-    monkeypatch.setattr(os, "execv", lambda path, argv: executed.append([path, *argv]))
+    world = World(monkeypatch, lives=lives)
     entering.enter_for(command)
-    assert asked == ([] if made is None else [made])
-    again = [sys.executable, sys.executable, *sys.orig_argv[1:]]
-    assert executed == ([again] if made else [])
+    assert world.done == done
 
 
 def test_who_cannot_have_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """What needs mounts says so; the rest does what it can."""
-
-    def refuse(*, make: bool) -> bool:
-        raise MountFailed("a user namespace cannot be made")
-
-    monkeypatch.setattr(namespaces, "enter", refuse)
+    world = World(monkeypatch, lives=False)
+    world.refuses = True
     with pytest.raises(MountFailed):
         entering.enter_for("run")
     entering.enter_for("index")
+    assert "exec" not in world.done
+
+
+def test_a_namespace_of_one_id_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = World(monkeypatch, lives=False, poor="newuidmap is missing")
+    entering.enter_for("run")
+    assert world.done[-1] == "exec"
+    assert "one id, as newuidmap is missing" in capsys.readouterr().err
