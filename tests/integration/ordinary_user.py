@@ -19,8 +19,9 @@ from pathlib import Path
 
 from tests.integration.clip_machine import REPOSITORY, Done, settings_text
 
-UID = 61777
-SUBORDINATE = 7_000_000
+# of this process: another that runs the tests on this machine has users of its own
+UID = 70_000 + os.getpid() % 20_000
+SUBORDINATE = 10_000_000 + os.getpid() % 10_000 * 65_536
 NAME = "clip-ruth"
 FUSE = os.makedev(10, 229)
 ENTER = """

@@ -322,11 +322,11 @@ def test_by_hand(user: OrdinaryUser, busybox_ref: str) -> None:
     """Outside of a namespace the reason is said; inside ``clipctl unshare`` it works."""
     user.ctl("bundle", "--user", "root", busybox_ref, "b", "cat /srv/data/a", check=True)
     before = (user.home / "b/config.json").read_bytes()
-    done = user.call(user.runtime, "run", "--bundle", "b", "c1")
+    done = user.call(user.runtime, "run", "--bundle", "b", f"c{UID}")
     assert done.returncode == 1 and done.stdout == ""
     assert f"user {UID} may mount nothing" in done.stderr and "clipctl unshare" in done.stderr
     assert "Traceback" not in done.stderr and user.containers_left() == []
-    done = user.ctl("unshare", user.runtime, "run", "--bundle", "b", "c1")
+    done = user.ctl("unshare", user.runtime, "run", "--bundle", "b", f"c{UID}")
     assert (done.returncode, done.stdout) == (0, "one\n"), done.stderr
     assert user.containers_left() == []
     assert (user.home / "b/config.json").read_bytes() == before
@@ -346,7 +346,7 @@ def test_other_bundles_pass_through(user: OrdinaryUser) -> None:
     (user.home / "plain/config.json").write_text(json.dumps(spec))
     said = []
     for program in ("runc", user.runtime):
-        done = user.call(program, "run", "--bundle", "plain", "c1")
+        done = user.call(program, "run", "--bundle", "plain", f"c{UID}")
         said.append((done.returncode, done.stdout, done.stderr))
     assert said[0] == said[1] and said[0][:2] == (5, "in\n"), said
 
