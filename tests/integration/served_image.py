@@ -19,6 +19,7 @@ from clip_runc.linux.loop import attach
 from clip_runc.linux.mount import mount_erofs, mount_overlay, mounts, unmount
 from tests.integration.busybox_images import entry, tar
 from tests.integration.clip_machine import ClipMachine, processes_of
+from tests.integration.daemons import wait_for
 from tests.integration.image_maker import Image, write_image, write_layer
 
 FILES = 6
@@ -146,8 +147,15 @@ def mounts_of(served: Served) -> list[str]:
     return [m.target for m in mounts() if m.target == served.settings.fuse_dir]
 
 
-def clipd_processes(served: Served) -> list[str]:
-    """Supervisor, keeper and server, by their command lines; not what collects garbage for them."""
+def wait_for_processes(served: Served, count: int) -> None:
+    """So many of supervisor, keeper and server; a child of the supervisor looks like it, and ends.
+
+    What collects garbage for them does not count.
+    """
     marks = ("supervisor import main", *(f"start.py {role} " for role in _ROLES))
-    lines = processes_of([str(served.machine.directory)]).values()
-    return [line for line in lines if any(mark in line for mark in marks)]
+
+    def found() -> int:
+        lines = processes_of([str(served.machine.directory)]).values()
+        return sum(any(mark in line for mark in marks) for line in lines)
+
+    wait_for(lambda: found() == count, f"{count} processes")

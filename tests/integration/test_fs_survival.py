@@ -27,12 +27,12 @@ from tests.integration.pushing import push
 from tests.integration.served_image import (
     FILES,
     Served,
-    clipd_processes,
     contents,
     finish,
     mounts_of,
     readers,
     survival_image,
+    wait_for_processes,
 )
 
 
@@ -100,7 +100,7 @@ def test_any_one_or_two_killed_under_readers(served: Served, roles: tuple[str, .
     assert finish(running, 20) >= FILES
     assert [i["manifest"] for i in served.status()["images"]] == [served.local.manifest_hex]
     assert len(mounts_of(served)) == 1
-    assert len(clipd_processes(served)) == 3
+    wait_for_processes(served, 3)
 
 
 def test_all_three_killed_is_an_error_at_once_or_healed(served: Served) -> None:
@@ -180,7 +180,7 @@ def test_upgrade_replaces_all_three_under_readers(served: Served) -> None:
         assert [i["manifest"] for i in after["images"]] == [served.local.manifest_hex]
     assert finish(running, 30) >= FILES
     assert len(mounts_of(served)) == 1
-    assert len(clipd_processes(served)) == 3
+    wait_for_processes(served, 3)
 
 
 def test_an_upgrade_to_something_broken_changes_nothing(served: Served) -> None:

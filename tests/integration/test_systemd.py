@@ -23,11 +23,11 @@ from tests.integration.pushing import push
 from tests.integration.served_image import (
     FILES,
     Served,
-    clipd_processes,
     finish,
     mounts_of,
     readers,
     survival_image,
+    wait_for_processes,
 )
 
 
@@ -71,7 +71,7 @@ def is_whole(served: Served, systemd: PlayedSystemd) -> None:
     assert (status["holder"], status["keeper"]["pid"]) == ("service manager", 0)
     assert [one["manifest"] for one in status["images"]] == [served.local.manifest_hex]
     assert len(mounts_of(served)) == 1
-    assert len(clipd_processes(served)) == 2
+    wait_for_processes(served, 2)
 
 
 def test_the_first_container_starts_it(
