@@ -41,7 +41,7 @@ class Blobs:
 
     def stream(self, digest: str, size: int, start: int = 0) -> object:
         """No layer of a list is streamed."""
-        raise NotImplementedError
+        raise RuntimeError(f"{digest} is streamed: record a list of a gzip or zstd layer")
 
 
 class Listed:

@@ -7,6 +7,7 @@ where ``CI`` is set: a machine that cannot run a test must not look as if it had
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,13 @@ def missing(name: str) -> str:
     if name == "memory cgroup v1":
         here = os.access("/sys/fs/cgroup/memory/memory.limit_in_bytes", os.W_OK)
         return "" if here else "no writable /sys/fs/cgroup/memory"
+    if name == "linux-libc-dev":
+        here = Path("/usr/include/asm-generic/unistd.h").exists()
+        return "" if here else "the kernel's headers are not installed"
+    if name == "core files":
+        piped = Path("/proc/sys/kernel/core_pattern").read_text().startswith("|")
+        here = not piped and resource.getrlimit(resource.RLIMIT_CORE)[1] != 0
+        return "" if here else "the hard limit is 0, or they are piped to a program"
     program = PROGRAMS[name]
     search = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
     return "" if shutil.which(program, path=search) else f"{program} is not installed"

@@ -169,7 +169,7 @@ def test_a_server_that_is_killed_costs_no_reader(
         killed = clipd(podman)["server"]["pid"]
         os.kill(killed, signal.SIGKILL)
         Path("/proc/sys/vm/drop_caches").write_text("1")
-        wait_for(lambda: clipd(podman)["server"]["pid"] not in (0, killed), "another server")  # noqa: B023
+        wait_for(lambda: clipd(podman)["server"]["pid"] not in (0, killed), "another server")  # noqa: B023  # called at once
     podman.podman("exec", "c1", "touch", "/stop", check=True)
     assert podman.podman("wait", "c1", check=True).stdout == "0\n"
     lines = podman.podman("logs", "c1", check=True).stdout.splitlines()

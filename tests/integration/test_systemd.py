@@ -105,7 +105,7 @@ def test_all_killed_at_once_under_readers(served: Served, systemd: PlayedSystemd
         time.sleep(0.5)
         before = systemd.starts
         served.kill("supervisor", "server")
-        wait_for(lambda before=before: systemd.starts > before, "a restart", seconds=10)  # type: ignore[misc]
+        wait_for(lambda before=before: systemd.starts > before, "a restart", seconds=10)  # type: ignore[misc]  # binds the loop's value
         is_whole(served, systemd)
     assert finish(running, 40) >= FILES
     assert systemd.statuses == [-signal.SIGKILL] * 4
@@ -238,7 +238,7 @@ def test_without_resend_the_mount_lives_on_too(
                 if kill:
                     before = systemd.starts
                     served.kill("supervisor", "server")
-                    wait_for(lambda before=before: systemd.starts > before, "a restart")  # type: ignore[misc]
+                    wait_for(lambda before=before: systemd.starts > before, "a restart")  # type: ignore[misc]  # binds the loop's value
                 else:
                     systemd.restart()
                 is_whole(served, systemd)

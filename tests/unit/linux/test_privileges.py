@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from clip_runc.linux.unprivileged import run_unprivileged
+from tests.integration.prerequisites import need
 
 UID = 61217
 
@@ -43,8 +43,7 @@ def test_no_cores_of_us_and_of_children_where_asked_for(
     tmp_path: Path, call: str, dumped: bool, limit: int
 ) -> None:
     """Judged by what the kernel says of a process that aborts, and of one that it starts."""
-    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0 or core_goes_to_a_program():
-        pytest.skip("prerequisite cores: the hard limit is 0, or they are piped to a program")
+    need("core files")
     script = f"""
 import os, resource, sys
 from clip_runc.linux.privileges import refuse_dumps
@@ -70,10 +69,6 @@ os.abort()
     assert child.returncode == -signal.SIGABRT
     assert os.WCOREDUMP(status) is dumped
     assert int(said) == limit
-
-
-def core_goes_to_a_program() -> bool:
-    return Path("/proc/sys/kernel/core_pattern").read_text().startswith("|")
 
 
 def _open_fds() -> list[int]:

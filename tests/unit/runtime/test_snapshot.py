@@ -146,7 +146,7 @@ def test_code_keeps_its_lines_and_loses_what_nobody_reads(tmp_path: Path) -> Non
     assert function(2, b="y") == "yy"
     assert (function.__doc__, function.__annotations__) == (None, {})
     assert function.__code__.co_firstlineno == 11
-    assert (kind.x, kind.__doc__, found["limit"]) == (1, None, 3)  # type: ignore[attr-defined]
+    assert (kind.x, kind.__doc__, found["limit"]) == (1, None, 3)  # type: ignore[attr-defined]  # a module made here
     assert not {"annotations", "size", "nothing"} & set(found)
     assert "__annotations__" not in found
     with pytest.raises(AssertionError):
