@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("clip_runc.clipd")
 
 _BACKLOG = 128
+# It is sent with the connection.
+_REQUEST_SECONDS = 1.0
 
 
 def listen(path: str) -> socket.socket:
@@ -46,7 +48,22 @@ def refuse_waiting(listener: socket.socket, error: ClipError) -> None:
             return
         with sock:
             if protocol.peer_uid(sock) == os.geteuid():
+                _discard_request(sock)
                 Connection(sock).refuse(error)
+
+
+def _discard_request(sock: socket.socket) -> None:
+    """Read what a client asks: a socket closed with that unread resets the client.
+
+    And a reset is what it sees then, in front of the answer (net/unix/af_unix.c).
+    """
+    sock.settimeout(_REQUEST_SECONDS)
+    try:
+        received = protocol.receive(sock)
+    except (OSError, ServerError):
+        return
+    for fd in received[1] if received else ():
+        os.close(fd)
 
 
 class Connection:
