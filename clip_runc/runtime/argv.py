@@ -67,6 +67,8 @@ _COMMAND = {
 }
 # crun's "config" is a file to read instead of config.json: we would rewrite the wrong one
 _CREATE = {**_COMMAND, "config": True, "f": True}
+_ABBREVIATED = "…"  # no option's name: there was one of crun's abbreviations
+_LOG_FORMATS = (("log-format", "text"), ("log-format", "json"))
 _DELETE = {"force": False, "f": False, "regex": False, "r": False}
 
 
@@ -76,10 +78,12 @@ class Invocation:
     ``command`` is one of ``OURS`` or ``""`` for whatever passes through.  ``root``, ``log`` and
     ``log_format`` are ``""`` where they were not given; ``bundle`` is ``"."`` then.  ``images`` is
     the directory of a checkpoint.  ``id`` may be ``""`` only with an empty ``command``.
+    ``certain_force``: ``force``, on a line in which no runtime finds anything to refuse.
     """
 
     __slots__ = (
         "bundle",
+        "certain_force",
         "command",
         "debug",
         "detach",
@@ -95,7 +99,7 @@ class Invocation:
     def __init__(self) -> None:
         self.command = self.root = self.log = self.log_format = self.id = self.images = ""
         self.bundle = "."
-        self.debug = self.detach = self.force = self.keep = False
+        self.debug = self.detach = self.force = self.keep = self.certain_force = False
 
 
 def parse(argv: Sequence[str]) -> Invocation:
@@ -111,7 +115,21 @@ def parse(argv: Sequence[str]) -> Invocation:
     found.log = options.get("log", "")
     found.log_format = options.get("log-format", "")
     found.debug = _is_true(options.get("debug", "false"))
+    found.certain_force &= _is_certain(_GLOBAL, options)
     return found
+
+
+def _is_certain(known: dict[str, bool], options: dict[str, str]) -> bool:
+    """Are these options that no runtime refuses?  Of those with a value only a few are known."""
+    for name, value in options.items():
+        if name not in known:
+            return False
+        if known[name]:
+            if name not in ("root", "log") and (name, value) not in _LOG_FORMATS:
+                return False
+        elif not _is_true(value):
+            return False
+    return True
 
 
 def _is_true(value: str) -> bool:
@@ -138,7 +156,9 @@ def _global(argv: Sequence[str]) -> tuple[dict[str, str], Sequence[str]]:
         if argument == "--":
             return options, argv[at:]
         name, value = _split(argument)
-        name = name if name in _GLOBAL else _abbreviated(argument, name, _GLOBAL)
+        if name not in _GLOBAL:
+            name = _abbreviated(argument, name, _GLOBAL)
+            options[_ABBREVIATED] = "true"
         if not name:  # --help, --version, and what we do not know
             return options, ()
         if value is None and _GLOBAL[name]:
@@ -177,6 +197,7 @@ def _parse_command(found: Invocation, command: str, arguments: Sequence[str]) ->
     found.detach = _is_true(options.get("detach", "false"))
     found.keep = _is_true(options.get("keep", "false"))
     found.force = _is_true(options.get("force", "false"))
+    found.certain_force = found.force and _is_certain(known, options)
     return True
 
 
@@ -213,6 +234,7 @@ class _Reader:
         if name in ("h", "help", "?", "usage"):
             return False
         if name not in self.known:
+            self.options[_ABBREVIATED] = "true"
             full = _abbreviated(argument, name, self.known)
             if not full:
                 return self._cluster(argument)

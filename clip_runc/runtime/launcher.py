@@ -36,6 +36,22 @@ try:
 except (OSError, EOFError, ValueError, TypeError):
     load = lambda group: None
 """
+# The hook is a shell's as well: where ``delete`` has left nothing to do, it is done in a
+# millisecond.  To Python all of this is a string.  The paths are container_dir and rootfs_dir of
+# the settings, the arguments those of runtime/hook.py; stdin is read to its end because whoever
+# writes the container's state there must not get EPIPE.
+_SHELL = "/bin/sh"
+_GUARD = """\
+#!{shell}
+''':'
+# {marker}: written by clipctl install, do not edit
+if [ $# = 4 ] && ! [ -e "$1/containers/$3" ] && ! [ -e "$2/containers/$3" ]; then
+    while IFS= read -r _; do :; done
+    exit 0
+fi
+exec {interpreter} -IS "$0" "$@"
+'''
+"""
 _PACKAGE = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 
 
@@ -80,14 +96,21 @@ def launcher_text(
     paths = [package_dir, *(p for p in sites if p != package_dir)]
     arguments = f"{real_runtime!a}, __file__, load" if module == RUNTIME else ""
     preload = f"{_SNAPSHOT}load({_GROUPS[module]!r})\n" if module in _GROUPS else ""
+    head = f"{line}\n# {MARKER.decode()}: written by clipctl install, do not edit\n"
+    if module == POSTSTOP and _is_plain(interpreter) and os.access(_SHELL, os.X_OK):
+        head = _GUARD.format(shell=_SHELL, marker=MARKER.decode(), interpreter=interpreter)
     # The package is found first, for speed, and then last, so that nothing beside it can stand
     # in for a module of the standard library.
     return (
-        f"{line}\n# {MARKER.decode()}: written by clipctl install, do not edit\n"
-        f"import sys\npaths = {paths!a}\n{preload}"
+        f"{head}import sys\npaths = {paths!a}\n{preload}"
         f"sys.path.insert(0, paths[0])\nfrom {module} import main\n"
         f"sys.path[:] = sys.path[1:] + paths\nmain({arguments})\n"
     ).encode()
+
+
+def _is_plain(path: str) -> bool:
+    """Does a path mean itself to a shell without quotes?"""
+    return all((c.isascii() and c.isalnum()) or c in "/._+-" for c in path)
 
 
 def write_launcher(

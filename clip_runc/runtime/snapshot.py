@@ -40,7 +40,8 @@ _DELETE = (
     "clip_runc.runtime.delete",
     "clip_runc.runtime.plain_config",
     "clip_runc.containers.key",
-    "clip_runc.containers.state",
+    "clip_runc.containers.teardown",
+    "clip_runc.linux.mount",
 )
 _POSTSTOP = (
     "clip_runc.runtime.poststop",

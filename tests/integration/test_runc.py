@@ -152,6 +152,62 @@ def test_force_delete_of_a_running_container(clip: ClipMachine, busybox_ref: str
     assert clip.runc("delete", "--force", "c3").returncode == 0
 
 
+SEEN = """\
+#!/bin/sh
+cat >/dev/null
+ls -A {root} >{seen} 2>&1
+ls -A {containers} >>{seen}
+"""
+
+
+def _recording(hook: Path, root: Path, containers: Path) -> Path:
+    """Put in the place of ``hook`` one that lists a root filesystem and what there is of ours."""
+    seen = hook.with_name("seen")
+    hook.write_text(SEEN.format(root=root, containers=containers, seen=seen))
+    hook.chmod(0o755)
+    return seen
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_delete_leaves_nothing_to_the_hook(
+    clip: ClipMachine, busybox_ref: str, ended: bool
+) -> None:
+    """A container that has ended, and one that is to be killed."""
+    bundle = clip.bundle(busybox_ref, "true" if ended else "sleep", "1000")
+    _start_detached(clip, bundle, "c5", clip.runtime)
+    if ended:
+        _wait_stopped(clip, "c5")
+    seen = _recording(clip.bin / "clip-runc-poststop", clip.root, clip.state / "containers")
+    clip.runc("delete", *([] if ended else ["--force"]), "c5", check=True)
+    assert "c5" not in seen.read_text(), "runc forgets before it runs the hook"
+    assert seen.read_text().split() == [".trash"]
+    assert clip.containers_left() == []
+
+
+def test_hooks_of_others_see_the_root_filesystem(clip: ClipMachine, busybox_ref: str) -> None:
+    bundle = clip.bundle(busybox_ref, "true")
+    theirs = clip.directory / "theirs"
+    clip.edit(bundle, lambda spec: spec.update(hooks={"poststop": [{"path": str(theirs)}]}))
+    _start_detached(clip, bundle, "c6", clip.runtime)
+    _wait_stopped(clip, "c6")
+    (root,) = (clip.run_dir / "containers").glob("*/rootfs")
+    seen = _recording(theirs, root, root)
+    clip.runc("delete", "c6", check=True)
+    assert "bin" in seen.read_text().split()
+    assert clip.containers_left() == []
+
+
+def test_what_runc_refuses_to_delete_lives_on(clip: ClipMachine, busybox_ref: str) -> None:
+    bundle = clip.bundle(busybox_ref, "sleep", "1000")
+    _start_detached(clip, bundle, "c7", clip.runtime)
+    for arguments in (["c7"], ["--force", "--no-such", "c7"], ["--force", "c7", "c8"]):
+        assert clip.runc("delete", *arguments).returncode != 0
+        assert json.loads(clip.runc("state", "c7", check=True).stdout)["status"] == "running"
+        assert clip.runc("exec", "c7", "true").returncode == 0
+    clip.runc("delete", "--force", "c7", check=True)
+    assert clip.containers_left() == []
+
+
 def test_gc_after_a_container_lost_its_runc_state(clip: ClipMachine, busybox_ref: str) -> None:
     bundle = clip.bundle(busybox_ref, "sleep", "1000")
     _start_detached(clip, bundle, "c4", clip.runtime)

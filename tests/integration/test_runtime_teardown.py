@@ -15,6 +15,7 @@ import pytest
 
 from tests.integration.clip_machine import ClipMachine, mounts_below
 from tests.integration.prerequisites import PROGRAMS, need
+from tests.integration.test_runc import RUNC
 from tests.integration.test_runtime_faults import SLEEP, create, eventually
 
 PROGRAMS.setdefault("strace", "strace")
@@ -45,7 +46,8 @@ def test_a_hook_that_dies_in_the_middle(clip: ClipMachine, bundle: Path, call: s
     for number in (1, 2, 3):
         killed_hook(clip, f"inject={call}:signal=KILL:when={number}")
         assert create(clip, bundle, "c1") == 0
-        clip.runc("delete", "--force", "c1")
+        # runc's own: the shim's delete leaves the hook nothing to do
+        clip.call([RUNC, "--root", clip.root, "delete", "--force", "c1"])
         clip.runc("delete", "--force", "c1", check=True)
         clip.ctl("gc", check=True)
         assert clip.containers_left() == [], f"after {call} {number}"

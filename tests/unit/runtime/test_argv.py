@@ -129,6 +129,28 @@ def test_force_is_not_crun_creates_config_file() -> None:
     assert parse(["runc", "delete", "--force=false", "c1"]).force is False
 
 
+@pytest.mark.parametrize(
+    ("line", "certain"),
+    [
+        ("delete --force c1", True),
+        ("--root /r --log /l --log-format json --debug delete -f c1", True),
+        ("--root=/r --systemd-cgroup=true delete -force=1 -- c1", True),
+        ("delete c1", False),
+        ("delete --force=no c1", False),
+        ("delete --force --no-such c1", False),
+        ("delete --forc c1", False),
+        ("--roo /r delete --force c1", False),
+        ("--log-format yaml delete --force c1", False),
+        ("--rootless perhaps delete --force c1", False),
+        ("--debug=maybe delete --force c1", False),
+        ("run -f /f c1", False),
+    ],
+)
+def test_a_force_that_nothing_on_the_line_puts_in_doubt(line: str, certain: bool) -> None:
+    """What runc refuses must not have been killed by us."""
+    assert parse(["runc", *line.split()]).certain_force is certain
+
+
 WORDS = st.sampled_from(
     [
         *OURS,
