@@ -67,7 +67,9 @@ class Scene:
     def delete_by_hook(self) -> int:
         """By runc alone: the shim's delete leaves its hook nothing to do."""
         command = [RUNC, "--root", str(self.machine.root), "delete", "--force", "k1"]
-        return subprocess.run(command, check=False, timeout=120).returncode
+        return subprocess.run(
+            command, check=False, timeout=120, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        ).returncode
 
     def left(self) -> list[str]:
         """What ``delete --force`` and gc leave behind."""
