@@ -6,7 +6,7 @@ import os
 import stat
 import time
 
-from clip_runc.linux import fuse_device, mount, processes
+from clip_runc.linux import backing_device, fuse_device, mount, processes
 from clip_runc.linux.files import make_private_dir
 
 TYPE_CHECKING = False
@@ -135,4 +135,4 @@ def mount_anew(settings: Settings, state: State) -> int:
 def _set_read_ahead(target: str) -> None:
     for found in mount.mounts():
         if found.target == _real(target):
-            fuse_device.set_read_ahead(os.makedev(*found.dev), READ_AHEAD_KIB)
+            backing_device.set_read_ahead(f"{found.dev[0]}:{found.dev[1]}", READ_AHEAD_KIB)

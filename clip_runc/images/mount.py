@@ -6,9 +6,10 @@ layer is complete on disk), and how many layers were complete and how many lazy.
 container of a warm image asks neither clipd nor the mount table, and a mount whose FUSE server
 is gone for good is told from a live one.
 
-Read-ahead of the EROFS mount stays at the kernel's 128 KiB: the FUSE file below has 1 MiB and
-the store its own.  120 MB in sequence over loopback, three times each: 333-358 MB/s with 128 KiB,
-288-336 with 512, 279-314 with 2048; again from the store, all between 0.7 and 1.6 GB/s.
+Read-ahead of an EROFS mount over FUSE stays at the kernel's 128 KiB: the FUSE file below has 1 MiB
+and the store its own.  120 MB in sequence over loopback, three times each: 333-358 MB/s with
+128 KiB, 288-336 with 512, 279-314 with 2048.  One that reads past the caches of its files has no
+other read-ahead, and gets 1 MiB (docs/design/data-plane.md).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 _ORDER = ("erofs", "loop", "tree")
 _SECTOR = 512
+_DIRECT_READ_AHEAD_KIB = 1024
 
 
 class MountedImage:
@@ -295,11 +297,15 @@ def _mount_on_files(meta: str, paths: Sequence[str], target: str, *, direct: boo
     each with a read-ahead of its own.  Never with a file on FUSE: an unmount would wait for reads
     that nobody answers, which it does not through FUSE's cache.
     """
+    from clip_runc.linux import backing_device
     from clip_runc.linux.mount import mount_erofs
     from clip_runc.linux.storage import reads_sectors
 
     direct = direct and all(map(reads_sectors, (meta, *paths)))
+    before = backing_device.of_erofs() if direct else ()
     mount_erofs(meta, paths, target, direct=direct)
+    if direct:
+        backing_device.set_of_added(before, _DIRECT_READ_AHEAD_KIB)
 
 
 def _mount_on_loops(meta: str, paths: Sequence[str], target: str) -> None:

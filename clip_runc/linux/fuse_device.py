@@ -164,19 +164,3 @@ def is_connected(device: int) -> bool:
     poll = select.poll()
     poll.register(device, select.POLLIN)
     return not any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
-
-
-def set_read_ahead(device_number: int, kib: int) -> bool:
-    """Set the read-ahead of the mount with this ``st_dev``; False where sysfs says no."""
-    path = f"/sys/class/bdi/{os.major(device_number)}:{os.minor(device_number)}/read_ahead_kb"
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        os.write(fd, str(kib).encode())
-    except OSError:
-        return False
-    finally:
-        os.close(fd)
-    return True

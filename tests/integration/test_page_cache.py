@@ -57,6 +57,13 @@ def caches(machine: ClipMachine, reference: str, root: Path) -> dict[str, float]
     return {name: resident(path) / SIZE for name, path in places.items()}
 
 
+def read_ahead_kib() -> str:
+    """Of the EROFS that was mounted last."""
+    found = Path("/sys/class/bdi").glob("erofs-*")
+    last = max(found, key=lambda path: int(path.name.removeprefix("erofs-")))
+    return (last / "read_ahead_kb").read_text().strip()
+
+
 @pytest.mark.parametrize("mode", ["erofs", "tree"])
 def test_a_byte_that_was_read_is_in_memory_once(
     clip_with: Callable[..., ClipMachine], reference: str, mode: str
@@ -73,4 +80,6 @@ def test_a_byte_that_was_read_is_in_memory_once(
                 assert time.monotonic() < end, (turn, found)
                 time.sleep(0.5)
             assert found["container"] > 0.95, found
+            if mode == "erofs":
+                assert read_ahead_kib() == ("128" if turn == "cold" else "1024")
         machine.ctl("gc")
