@@ -14,6 +14,7 @@ STEPS = ("create", "start", "delete")
 def main() -> None:
     parser = argparse.ArgumentParser(prog="create_cost")
     parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--running", action="store_true", help="delete --force while it runs")
     parser.add_argument("--phases", action="store_true", help="what create's log says of itself")
     given = parser.parse_args()
     with parties() as (theirs, ours, machine):
@@ -25,7 +26,8 @@ def main() -> None:
         ACCOUNT.open()
         for number in range(given.rounds):
             for party in (theirs, ours):
-                times[party.name].append(once(party, f"{party.name}-{number}"))
+                name = f"{party.name}-{number}"
+                times[party.name].append(once(party, name, ended=not given.running))
                 spent[party.name].append(list(party.processor))
         ACCOUNT.close()
         lines = log.read_text().splitlines() if given.phases else []

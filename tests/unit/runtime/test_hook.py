@@ -82,6 +82,25 @@ def test_nothing_to_do_is_no_error(tmp_path: Path, installed: bool) -> None:
     assert not os.path.lexists(settings.run_dir)
 
 
+@pytest.mark.parametrize("left", ["", "state/containers", "run/containers"])
+def test_python_is_started_only_where_there_is_something_to_do(tmp_path: Path, left: str) -> None:
+    path = tmp_path / hook.NAME
+    launcher.write_launcher(str(path), module=launcher.POSTSTOP, interpreter="/bin/false")
+    if left:
+        (tmp_path / left / KEY).mkdir(parents=True)
+    done = subprocess.run(
+        [path, *hook.arguments_for(settings_of(tmp_path), KEY, (1, 1))],
+        input=bytes(100_000), env={}, check=False, timeout=20,
+    )  # fmt: skip
+    assert done.returncode == (1 if left else 0)
+    assert subprocess.run([path, "x"], stdin=subprocess.DEVNULL, check=False).returncode == 1
+
+
+def test_an_interpreter_that_a_shell_would_take_apart_gets_no_shell() -> None:
+    text = launcher.launcher_text(launcher.POSTSTOP, interpreter="/opt/$x/python3").decode()
+    assert text.startswith("#!/opt/$x/python3 -IS\n")
+
+
 def test_a_wrong_call_is_told_and_is_no_failure_either() -> None:
     done = subprocess.run(
         [HOOKS / hook.NAME, "x"], env={}, stdin=subprocess.DEVNULL, capture_output=True, check=False
