@@ -10,9 +10,8 @@ import errno
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import contextmanager
 
 import pyfuse3
 import trio
@@ -49,32 +48,42 @@ class Operations(pyfuse3.Operations):
         self, parent_inode: int, name: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
         """A negative answer is kept by the kernel too (an entry with inode 0)."""
-        with self._answering(parent_inode):
+        try:
             found = self._view.lookup(parent_inode, name)
+        except Exception as error:
+            raise self._failure(error, parent_inode) from None
         return entry(found) if found else _nothing()
 
     async def getattr(self, inode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         """stat(2)."""
-        with self._answering(inode):
+        try:
             return entry(self._view.attributes(inode))
+        except Exception as error:
+            raise self._failure(error, inode) from None
 
     async def readlink(self, inode: int, ctx: pyfuse3.RequestContext) -> bytes:
         """readlink(2)."""
-        with self._answering(inode):
+        try:
             return self._view.readlink(inode)
+        except Exception as error:
+            raise self._failure(error, inode) from None
 
     async def getxattr(self, inode: int, name: bytes, ctx: pyfuse3.RequestContext) -> bytes:
         """getxattr(2).  Never ENOSYS: that would end the questions for all inodes."""
-        with self._answering(inode):
+        try:
             value = self._view.xattrs(inode).get(name)
+        except Exception as error:
+            raise self._failure(error, inode) from None
         if value is None:
             raise pyfuse3.FUSEError(errno.ENODATA)
         return value
 
     async def listxattr(self, inode: int, ctx: pyfuse3.RequestContext) -> list[bytes]:
         """listxattr(2)."""
-        with self._answering(inode):
+        try:
             return list(self._view.xattrs(inode))
+        except Exception as error:
+            raise self._failure(error, inode) from None
 
     async def statfs(self, ctx: pyfuse3.RequestContext) -> pyfuse3.StatvfsData:
         """Full, as a read-only filesystem is.  Also how others see whether we live."""
@@ -91,10 +100,12 @@ class Operations(pyfuse3.Operations):
 
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         """READDIRPLUS: every entry comes with its attributes, so no lookups follow."""
-        with self._answering(fh):
+        try:
             for cookie, name, attributes in self._view.entries(fh, start_id):
                 if not pyfuse3.readdir_reply(token, name, entry(attributes), cookie):
                     return
+        except Exception as error:
+            raise self._failure(error, fh) from None
 
     async def releasedir(self, fh: int) -> None:
         """Nothing is held."""
@@ -114,11 +125,13 @@ class Operations(pyfuse3.Operations):
         """Bytes on disk at once; others when they are fetched and verified, else EIO."""
         if is_layer(fh):
             self.layers_read.add(fh)
-        with self._answering(fh, off):
+        try:
             pieces = self._view.pieces(fh, off, size)
             if len(pieces) == 1:
                 return await self._bytes(pieces[0])
             return b"".join(await self._all(pieces))
+        except Exception as error:
+            raise self._failure(error, fh, off) from None
 
     async def _all(self, pieces: list[Piece]) -> list[bytes]:
         """What is missing is asked for together, and then waited for."""
@@ -129,30 +142,26 @@ class Operations(pyfuse3.Operations):
         data = _at_hand(piece)
         return data if isinstance(data, bytes) else await result(data)
 
-    @contextmanager
-    def _answering(self, inode: int, offset: int = 0) -> Iterator[None]:
-        """Every failure becomes an errno; those that nobody expects are logged."""
-        try:
-            yield
-        except pyfuse3.FUSEError:
-            raise
-        except ClipError as error:
-            self._complain(inode, offset, str(error))
-        except OSError as error:
-            if error.errno not in _MEANT:
-                self._complain(inode, offset, str(error))
-            raise pyfuse3.FUSEError(error.errno or errno.EIO) from None
-        except Exception as error:
-            # The boundary of a request: what leaves a handler would end the server, and with
-            # it a reply; the kernel would ask the next server the same.
-            self._complain(inode, offset, f"{type(error).__name__}: {error}")
+    def _failure(self, error: Exception, inode: int, offset: int = 0) -> pyfuse3.FUSEError:
+        """Every failure becomes an errno; those that nobody expects are logged.
+
+        This is the boundary of a request: what leaves a handler would end the server, and with
+        it a reply; the kernel would ask the next server the same.
+        """
+        if isinstance(error, pyfuse3.FUSEError):
+            return error
+        code = (isinstance(error, OSError) and error.errno) or errno.EIO
+        if code not in _MEANT:
+            known = isinstance(error, (ClipError, OSError))
+            cause = str(error) if known else f"{type(error).__name__}: {error}"
+            self._complain(inode, offset, cause)
+        return pyfuse3.FUSEError(code)
 
     def _complain(self, inode: int, offset: int, cause: str) -> None:
         suppressed = self._errors.allow()
         if suppressed is not None:
             more = f" ({suppressed} more not logged)" if suppressed else ""
             log.error("%s: %s%s", self._view.describe(inode, offset), cause, more)
-        raise pyfuse3.FUSEError(errno.EIO) from None
 
 
 def _at_hand(piece: Piece) -> bytes | Future[bytes]:

@@ -21,6 +21,7 @@ import trio
 
 from clip_runc import log as logs
 from clip_runc.config import Settings
+from clip_runc.fs import turns
 from clip_runc.fs.adapter import Operations
 from clip_runc.fs.catalog import Catalog
 from clip_runc.fs.control import Channel, Control
@@ -79,6 +80,7 @@ def run(
     operations = Operations(catalog.view, lambda: _take_device(device, init))
     if settings.drop_pages:
         chunks.drop_pages(partial(_say_quiet, channel, catalog, operations))
+    turns.enable()
     pyfuse3.init(operations, f"/dev/fd/{init}", set())
     trio.run(_main, channel, catalog)
     sys.stderr.flush()

@@ -8,6 +8,7 @@ Every access is checked against the bounds of the image, so that a hostile one r
 from __future__ import annotations
 
 import stat
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,6 +18,8 @@ from clip_runc.index.erofs_format import BLOCK, INODE_SIZE, SLOT, round_up
 
 _NS = 1_000_000_000
 _MAX_LINKS = 40
+_LISTINGS = 256
+_LISTING_BYTES = 32 * BLOCK
 _DIRENT = fmt.DIRENT.size
 
 Extents = list[tuple[int, int, int]]
@@ -52,6 +55,7 @@ class ErofsImage:
         self.root: int = fields[5]
         self.devices: int = fields[16]
         self.inodes: int = fields[6]
+        self._listings: OrderedDict[int, dict[bytes, int] | None] = OrderedDict()
 
     def inode(self, nid: int) -> Inode:
         """Read an inode.  Raises ``IndexFormatError``."""
@@ -85,9 +89,31 @@ class ErofsImage:
 
     def lookup(self, nid: int, name: bytes) -> int | None:
         """Find a name in a directory; None where there is none, or ``nid`` is no directory."""
+        listing = self._listings.get(nid)
+        if listing is not None:
+            return listing.get(name)
         inode = self.inode(nid)
         if not stat.S_ISDIR(inode.mode) or not name:
             return None
+        if inode.size <= _LISTING_BYTES:
+            listing = self._listing(inode)
+            if listing is not None:
+                return listing.get(name)
+        return self._search(inode, name)
+
+    def _listing(self, inode: Inode) -> dict[bytes, int] | None:
+        """A directory's names from the second question on: who asks once walks past it."""
+        if inode.nid not in self._listings:
+            self._listings[inode.nid] = None
+            if len(self._listings) > _LISTINGS:
+                self._listings.popitem(last=False)
+            return None
+        blocks = range(-(-inode.size // BLOCK))
+        found = dict(pair for number in blocks for pair in self._dirents(inode, number))
+        self._listings[inode.nid] = found
+        return found
+
+    def _search(self, inode: Inode, name: bytes) -> int | None:
         low, high = 0, -(-inode.size // BLOCK) - 1
         while low < high:  # the last block that starts with a name not after this one
             middle = (low + high + 1) // 2

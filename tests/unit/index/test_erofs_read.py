@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_runc.errors import IndexFormatError
+from clip_runc.index import erofs_read
 from clip_runc.index.erofs_read import ErofsImage
 from clip_runc.index.erofs_write import write_erofs
 from tests.unit.index.erofs_trees import LAYER, sample
@@ -20,6 +21,27 @@ def test_missing_names() -> None:
     for name in (b"", b"file", b"file00000x", b"zzz", b"\0", b"file00299/"):
         assert IMAGE.lookup(directory, name) is None
     assert IMAGE.lookup(IMAGE.resolve(b"null"), b"x") is None
+
+
+def test_few_directories_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not those that are asked once, nor large ones, and the longest unasked goes."""
+    image = ErofsImage(DATA)
+    listings = image._listings
+    directory, root = image.resolve(b"dir"), image.root
+    assert set(listings.values()) == {None}
+    image.lookup(root, b"dir")
+    image.lookup(directory, b"x")
+    image.lookup(directory, b"x")
+    assert listings[directory] is not None
+    monkeypatch.setattr(erofs_read, "_LISTINGS", 1)
+    listings.clear()
+    for nid in (root, directory, root, directory):
+        image.lookup(nid, b"x")
+        assert list(listings) == [nid]
+    listings.clear()
+    monkeypatch.setattr(erofs_read, "_LISTING_BYTES", 100)
+    image.lookup(directory, b"x")
+    assert not listings
 
 
 def test_listing_goes_on_after_any_cookie() -> None:
@@ -100,6 +122,7 @@ def test_damaged_images_raise_nothing_else(flips: list[tuple[int, int]]) -> None
             lambda nid: todo.extend(child for _, _, child in image.entries(nid)),
             image.xattrs,
             image.readlink,
+            lambda nid: image.lookup(nid, b"file00020"),
             lambda nid: image.lookup(nid, b"file00020"),
             lambda nid: image.extents(nid, 0, 1 << 20),
             lambda nid: image.extents(nid, 1 << 62, 1 << 20),
