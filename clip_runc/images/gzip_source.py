@@ -2,37 +2,35 @@
 
 Where the cuts are is a property of the stream alone: a chunk ends at the first block that begins
 ``target`` compressed or ``RAW_TARGET`` uncompressed bytes after it, or more (``Targets``).  ISA-L
-decodes; where a chunk is due to end, zlib-ng, which knows where blocks begin, goes on from the last
-block that ISA-L can name before that, and from the chunk's own start where it can name none.
+decodes, and does not wait while the place is searched for (``gzip_cuts``): only what was decoded
+from there on does.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import NamedTuple
 
 from clip_runc.errors import LayerFormatError
+from clip_runc.images.gzip_cuts import Arrival, Cutter, Place, Remembered
 from clip_runc.images.spool import BEHIND, Spool
-from clip_runc.index.checkpoints import CEILING_RAW, NEVER, Cut, Targets
-from clip_runc.index.gzip_blocks import TRAILER, member_header
-from clip_runc.index.windows import ENOUGH, WINDOW, stored_window
+from clip_runc.index.checkpoints import NEVER, Cut, Targets
+from clip_runc.index.windows import WINDOW
 from clip_runc.linux.inflaters import gzip_inflater
-from clip_runc.linux.zlib_ng import BlockInflater, InflateError
+from clip_runc.linux.isa_l import FastInflater
+from clip_runc.linux.zlib_ng import GzipInflater, InflateError
 
 MIB = 1 << 20
-_READ = MIB // 4
-_WRITE = MIB // 2
-_SEEK = 64 << 10
-_HEADER = 200 << 10
-"""As much as the header of a member may take."""
-
-_WINDOWS_BEHIND = 8
-"""Windows that may be in the making."""
+_READ = MIB // 2
+_WRITE = MIB
 
 _LOOK_BACK = 40 << 10
 """Compressed bytes before the end of a chunk that are searched for a block: zlib makes 2 or 3."""
+
+_HELD = 4
+"""Pieces that may wait for the place of a cut."""
 
 Pieces = Generator[tuple[memoryview, list[Cut]], None, list[bytes]]
 
@@ -67,55 +65,54 @@ def gzip_pieces(spool: Spool, checkpoint_mib: int, buffers: Buffers) -> Pieces:
     """
     targets = Targets(checkpoint_mib * MIB)
     spool.behind = max(BEHIND, 2 * checkpoint_mib * MIB)  # back to a chunk's start
-    with ThreadPoolExecutor(1, "clip-window") as pool:
-        decoding = _Decoding(spool, targets, buffers, pool)
+    inflater = gzip_inflater()
+    with Cutter(spool, inflater) as cutter:
         try:
-            yield from decoding.pieces()
-            return [window.result() for window in decoding.windows]
+            yield from _Decoding(spool, inflater, targets, buffers, cutter).pieces()
+            return cutter.windows()
         except InflateError as error:
             raise LayerFormatError(f"gzip: {error}") from None
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
-class _Place(NamedTuple):
-    """A block that decoding can start from: its first uncompressed byte, its bit in the blob."""
+class _Piece(NamedTuple):
+    """What was decoded to ``out[WINDOW:end]``; the first byte of it is ``raw`` of the stream."""
 
+    out: bytearray
+    end: int
     raw: int
-    bit: int
-    window: bytes
-
-
-class _Remembered(NamedTuple):
-    """Where ISA-L's state was kept, and the bytes of the member before, at most 32 KiB."""
-
-    position: int
-    raw: int
-    before: bytes
 
 
 class _Decoding:
     """``position`` in the blob and ``raw`` in the tar stream: how far ISA-L has come."""
 
     def __init__(
-        self, spool: Spool, targets: Targets, buffers: Buffers, pool: ThreadPoolExecutor
+        self,
+        spool: Spool,
+        inflater: FastInflater | GzipInflater,
+        targets: Targets,
+        buffers: Buffers,
+        cutter: Cutter,
     ) -> None:
-        self.windows: list[Future[bytes]] = []
         self._spool = spool
         self._targets = targets
         self._buffers = buffers
-        self._pool = pool
-        self._fast = gzip_inflater()
+        self._cutter = cutter
+        self._fast = inflater
         self._position = self._raw = self._members = 0
         self._member: tuple[int, int] | None = None  # where the one that we are in begins
-        self._remembered: _Remembered | None = None
-        self._start = _Place(0, 0, b"")  # of the chunk
-        self._ahead: deque[_Place] = deque()  # cuts that were not yielded yet
+        self._remembered: Remembered | None = None
+        self._start = Place(0, 0, b"")  # of the chunk
+        self._ahead: deque[Place] = deque()  # cuts that were not yielded yet
         self._limit = Cut(0, 0)
+        self._found: Future[Place | None] | None = None  # the end of the chunk, searched for
+        self._held: deque[_Piece] = deque()
 
     def pieces(self) -> Iterator[tuple[memoryview, list[Cut]]]:
         """Decode all of the blob."""
-        self._cut(self._first_block(0, 0))
+        first = self._cutter.first_block(0, 0)
+        if first is not None:
+            self._cutter.keep_window(first)
+        self._cut(first)
         out, end = self._buffers.take(), WINDOW
         while data := self._spool.read_at(self._position, _READ):
             at, full = 0, False
@@ -131,9 +128,9 @@ class _Decoding:
                 self._position += used
                 self._raw += made
                 if end == len(out):
-                    yield self._piece(out, end)
-                    out = self._next(out)
-                    end = WINDOW
+                    following = self._next(out)
+                    yield from self._give(out, end)
+                    out, end = following, WINDOW
                 if self._fast.finished:
                     at -= self._finish()
                     if at < 0:
@@ -142,7 +139,8 @@ class _Decoding:
                 self._arrive(out, end)
         if self._member is not None or not self._members:
             raise LayerFormatError("gzip: the stream is cut short")
-        yield self._piece(out, end)
+        self._settle(wait=True)
+        yield from self._give(out, end)
 
     def _begin(self, data: bytes, at: int) -> bool:
         """At the end of a member: begin the next one; False where zeros fill the blob."""
@@ -165,22 +163,46 @@ class _Decoding:
 
     def _room(self) -> int:
         """Compressed bytes up to where something is to be done."""
-        limit = -(-self._limit.bit // 8)
-        early = limit - _LOOK_BACK
-        return (early if self._position < early else limit) - self._position
+        early = self._early()
+        return (early if self._position < early else early + _LOOK_BACK) - self._position
+
+    def _reached(self) -> bool:
+        return self._position * 8 >= self._limit.bit or self._raw >= self._limit.raw
+
+    def _early(self) -> int:
+        """The byte of the blob from which on blocks before the limit are looked for."""
+        return -(-self._limit.bit // 8) - _LOOK_BACK
 
     def _arrive(self, out: bytearray, end: int) -> None:
-        limit = self._limit
-        if self._position * 8 >= limit.bit or self._raw >= limit.raw:
-            self._cut(self._find())
-        elif self._member and self._position == -(-limit.bit // 8) - _LOOK_BACK:
+        self._settle(wait=False)
+        if self._found is None and self._reached():
+            self._search()
+        if self._reached() or self._position >= self._early():
+            self._settle(wait=True)
+        if self._member and self._found is None and self._position == self._early():
             self._fast.remember()
             before = memoryview(out)[end - min(WINDOW, self._raw - self._member[1]) : end]
-            self._remembered = _Remembered(self._position, self._raw, bytes(before))
+            self._remembered = Remembered(self._position, self._raw, bytes(before))
 
     # Cuts
 
-    def _cut(self, place: _Place | None) -> None:
+    def _search(self) -> None:
+        """Have the place searched for where the chunk ends, and go on."""
+        self._found = self._cutter.find(
+            Arrival(self._start, self._limit, self._position, self._member, self._remembered)
+        )
+        # the next limit, or little before it
+        self._limit = self._targets.limit(Cut(self._raw, self._position * 8))
+
+    def _settle(self, *, wait: bool) -> None:
+        """Begin a chunk at the place that was searched for, if it is known or waited for."""
+        while self._found is not None and (wait or self._found.done()):
+            found, self._found = self._found, None
+            self._cut(found.result())
+            if self._reached():
+                self._search()
+
+    def _cut(self, place: Place | None) -> None:
         """Begin a chunk; None where there is no place for another."""
         self._remembered = None
         if place is None:
@@ -189,69 +211,6 @@ class _Decoding:
         self._start = place
         self._limit = self._targets.limit(Cut(place.raw, place.bit))
         self._ahead.append(place)
-        if len(self.windows) >= _WINDOWS_BEHIND:
-            self.windows[-_WINDOWS_BEHIND].result()
-        byte, bit = divmod(place.bit, 8)
-        data = self._spool.bytes_at(byte, ENOUGH) if place.window else b""
-        self.windows.append(self._pool.submit(stored_window, place.window, bit, data))
-
-    def _find(self) -> _Place | None:
-        """Where the next chunk begins: the first block at the limit or behind it."""
-        place: _Place | None = self._known()
-        while place is not None:
-            if self._enough(place):
-                return place
-            inflater = BlockInflater(place.bit, place.raw, place.window)
-            try:
-                found, place = self._seek(inflater, place.bit // 8)
-            finally:
-                inflater.close()
-            if found:
-                return place
-        return None
-
-    def _seek(self, inflater: BlockInflater, position: int) -> tuple[bool, _Place | None]:
-        """The place that is searched for, or the first block of the next member."""
-        limit = self._limit
-        while data := self._spool.read_at(position, _SEEK):
-            position += len(data)
-            if inflater.seek(data, limit.bit, limit.raw, self._start.raw):
-                return True, _Place(inflater.raw, inflater.bit, inflater.window())
-            if inflater.ended:
-                return False, self._first_block(inflater.bit // 8 + TRAILER, inflater.raw)
-            if inflater.reached - self._start.raw > CEILING_RAW:
-                raise LayerFormatError(f"gzip: a block of more than {CEILING_RAW} bytes")
-        return False, None
-
-    def _enough(self, place: _Place) -> bool:
-        limit = self._limit
-        return (place.bit >= limit.bit or place.raw >= limit.raw) and place.raw > self._start.raw
-
-    def _known(self) -> _Place | None:
-        """The last block before the limit of which we know."""
-        place: _Place | None = self._start
-        if self._member is not None and self._member[0] * 8 > self._start.bit:
-            place = self._first_block(*self._member)
-        if self._remembered is not None:
-            position, raw, before = self._remembered
-            data = self._spool.bytes_at(position, self._position - position)
-            block = self._fast.last_block(data)
-            if block is not None:
-                window = (before + block.window)[-WINDOW:]
-                found = _Place(raw + block.raw, position * 8 + block.bit, window)
-                if found.bit < self._limit.bit and found.raw < self._limit.raw:
-                    return found
-        return place
-
-    def _first_block(self, position: int, raw: int) -> _Place | None:
-        """The first block of the member at ``position``; None where no member is."""
-        head = self._spool.bytes_at(position, _HEADER)
-        if self._members_end(head):
-            return None
-        return _Place(raw, (position + member_header(head)) * 8, b"")
-
-    def _members_end(self, head: bytes) -> bool:
-        return bool(self._start.bit) and (not head or head[0] == 0)
 
     # Output
 
@@ -260,14 +219,21 @@ class _Decoding:
         following[:WINDOW] = memoryview(out)[-WINDOW:]
         return following
 
-    def _piece(self, out: bytearray, end: int) -> tuple[memoryview, list[Cut]]:
-        """What was decoded to ``out``, and the cuts in it."""
+    def _give(self, out: bytearray, end: int) -> Iterator[tuple[memoryview, list[Cut]]]:
+        """Pieces of which all cuts are known, this one behind them."""
+        self._held.append(_Piece(out, end, self._raw - (end - WINDOW)))
+        self._settle(wait=len(self._held) > _HELD)
+        while self._held and self._found is None:
+            piece = self._held.popleft()
+            yield memoryview(piece.out)[WINDOW : piece.end], self._cuts(piece)
+
+    def _cuts(self, piece: _Piece) -> list[Cut]:
         cuts: list[Cut] = []
-        start = self._raw - (end - WINDOW)
-        while self._ahead and self._ahead[0].raw < self._raw:
+        stop = piece.raw + piece.end - WINDOW
+        while self._ahead and self._ahead[0].raw < stop:
             place = self._ahead.popleft()
-            at = WINDOW + place.raw - start
-            if out[at - len(place.window) : at] != place.window:
+            at = WINDOW + place.raw - piece.raw
+            if piece.out[at - len(place.window) : at] != place.window:
                 raise LayerFormatError("gzip: ISA-L and zlib-ng do not decode it alike")
             cuts.append(Cut(place.raw, place.bit))
-        return memoryview(out)[WINDOW:end], cuts
+        return cuts

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_runc.errors import LayerFormatError
-from clip_runc.images import gzip_source
+from clip_runc.images import gzip_cuts, gzip_source
 from clip_runc.images.gzip_source import Buffers, gzip_pieces
 from clip_runc.images.spool import Spool
 from clip_runc.index.inflate import inflate_chunk
@@ -55,7 +55,7 @@ def decoded(blob, step=65536, kib=8, **patched):
     pieces = (blob[at : at + step] for at in range(0, len(blob), step))
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"MIB": KIB, "_LOOK_BACK": 4 * KIB, **patched}.items():
-            patch.setattr(gzip_source, name, value)
+            patch.setattr(gzip_cuts if name == "_SEEK" else gzip_source, name, value)
         with Spool(pieces, sha(blob), len(blob)) as spool:
             found, cuts = bytearray(), []
             walk = gzip_pieces(spool, kib, Buffers())
