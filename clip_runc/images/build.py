@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO, Protocol
 
 from clip_runc.config import LAYER_SIZE_LIMIT
@@ -17,11 +18,18 @@ from clip_runc.images import layer_cache
 from clip_runc.images.layer_pipeline import Blob, Keep, LayerRequest, index_layer
 from clip_runc.images.media_types import expected_compression
 from clip_runc.images.published import Ranges, Tables
+from clip_runc.images.side_by_side import Stop, Work, side_by_side
 from clip_runc.index.clipfile import write_clip
 from clip_runc.index.erofs_write import write_erofs
 from clip_runc.index.layer_index import LayerIndex
 from clip_runc.index.model import Layer
 from clip_runc.index.tree import flatten
+
+_AT_ONCE = 2
+"""Layers that are indexed side by side."""
+
+_SMALL_MIB = 8
+"""Distance of checkpoints from which on one layer at a time takes memory enough."""
 
 Progress = Callable[[str, int, int], None]
 """``progress(layer digest, bytes received, bytes in all)``; called from other threads too."""
@@ -115,6 +123,16 @@ def build_index(
     )
 
 
+@dataclass(frozen=True)
+class _Made:
+    """A layer's index, and what it took."""
+
+    index: LayerIndex
+    fetched: int
+    warnings: list[str]
+    reused: bool = False
+
+
 class _Build:
     def __init__(
         self,
@@ -143,16 +161,34 @@ class _Build:
             raise ClipError(f"checkpoints every {self._checkpoint_mib} MiB: 1 to 64 are possible")
         for blob in source.layers:
             expected_compression(blob.media_type)  # refuses before the first byte is fetched
-        known: dict[tuple[str, str], LayerIndex] = {}
-        result: list[LayerIndex] = []
-        pairs = zip(source.layers, source.diff_ids, strict=True)
+        found: dict[tuple[str, str], LayerIndex] = {}
+        asked: dict[tuple[str, str], Blob] = {}
+        pairs = list(zip(source.layers, source.diff_ids, strict=True))
         for number, (blob, diff_id) in enumerate(pairs):
             key = (blob.digest, diff_id)
-            if key not in known:
+            if key not in found and key not in asked:
                 table = self._by_table(number, blob, diff_id)
-                known[key] = table or self._layer(blob, diff_id)
-            result.append(known[key])
-        return result
+                if table is None:
+                    asked[key] = blob
+                else:
+                    found[key] = table
+        made = self._make(asked)
+        found.update(zip(asked, made, strict=True))
+        return [found[blob.digest, diff_id] for blob, diff_id in pairs]
+
+    def _make(self, asked: dict[tuple[str, str], Blob]) -> list[LayerIndex]:
+        """Layers from the cache or from their blobs, in order."""
+        works = [
+            Work(frozenset(key), blob.size, partial(self._layer, blob, key[1]))
+            for key, blob in asked.items()
+        ]
+        made = side_by_side(works, _AT_ONCE if self._checkpoint_mib <= _SMALL_MIB else 1)
+        for blob, one in zip(asked.values(), made, strict=True):
+            self.fetched += one.fetched
+            self.warnings += one.warnings
+            if one.reused:
+                self.reused.append(blob.digest)
+        return [one.index for one in made]
 
     def _by_table(self, number: int, blob: Blob, diff_id: str) -> LayerIndex | None:
         if self.tables is None:
@@ -164,14 +200,13 @@ class _Build:
             self._progress(blob.digest, blob.size, blob.size)
         return found
 
-    def _layer(self, blob: Blob, diff_id: str) -> LayerIndex:
+    def _layer(self, blob: Blob, diff_id: str, stop: Stop) -> _Made:
         cached = layer_cache.load(self._cache_fd, blob.digest, self._checkpoint_mib)
         limit = self._layer_size_limit
         if cached is not None and _same(cached.layer, blob, diff_id, limit):
-            self.reused.append(blob.digest)
             if self._progress is not None:
                 self._progress(blob.digest, blob.size, blob.size)
-            return cached
+            return _Made(cached, 0, [], reused=True)
         request = LayerRequest(
             blob,
             diff_id,
@@ -180,11 +215,13 @@ class _Build:
             progress=self._progress,
             size_limit=limit,
         )
+        warnings: list[str] = []
         stream = self._source.registry.stream
-        result = index_layer(request, lambda: stream(blob.digest, blob.size), self.warnings.append)
-        self.fetched += request.fetched
+        result = index_layer(
+            request, lambda: stop.until(stream(blob.digest, blob.size)), warnings.append
+        )
         layer_cache.save(self._cache_fd, result, self._checkpoint_mib)
-        return result
+        return _Made(result, request.fetched, warnings)
 
 
 def _same(layer: Layer, blob: Blob, diff_id: str, limit: int) -> bool:

@@ -26,6 +26,7 @@ _PIECE = 32 << 20
 class Adoption:
     """Layers on their way into the store below ``store_fd`` (``images.layer_pipeline.Keep``).
 
+    For a thread a layer; two layers of one diff_id must come one after the other.
     A store that is full, at its ``limit``, or in use by others costs the copy, never the work
     that it comes from.  ``kept``: bytes that were taken in.
     """
@@ -56,7 +57,8 @@ class Adoption:
             return
         try:
             if copy.fd >= 0 and self._take(copy.fd, layer):
-                self.kept += layer.raw_size
+                with self._lock:
+                    self.kept += layer.raw_size
         except (OSError, ClipError) as error:
             log.warning("layer %s is not kept: %s", layer.diff_id, error)
         finally:

@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -183,6 +184,50 @@ def test_layers_with_nothing_in_them(tar, blob):
     assert result.layers[0].raw_size == len(tar)
     with opened(data) as clip:
         assert check_clip(clip).files == 0
+
+
+def test_layers_side_by_side_are_as_one_after_the_other(monkeypatch):
+    other = blobs.mixed_tar(9_000_000, seed=2)
+    source = blobs.source_of(
+        (SMALL, gzip.compress(SMALL), "+zstd"),  # the smallest; it is called what it is not
+        (TAR, gzip.compress(TAR, 1), "+gzip"),
+        (other, zstandard.compress(other), "+gzip"),
+        (TAR, gzip.compress(TAR, 4), "+gzip"),  # its bytes go to the file of another
+        (other, other, ""),
+    )
+    kept = Kept()
+    result, data = build(source, keep=kept)
+    assert kept.data == {blobs.sha(tar): tar for tar in (SMALL, TAR, other)}
+    assert sorted(layer.digest for layer in kept.layers) == sorted(
+        layer.digest for layer in source.layers
+    )
+    lies = [0, 2]
+    assert len(result.warnings) == len(lies)
+    for number, warning in zip(lies, result.warnings, strict=True):
+        assert source.layers[number].digest in warning
+    assert result.fetched == sum(layer.size for layer in source.layers)
+    monkeypatch.setattr("clip_runc.images.build._AT_ONCE", 1)
+    again, same = build(source)
+    assert (same, again.warnings) == (data, result.warnings)
+
+
+def test_the_rest_of_an_image_is_not_fetched_when_a_layer_is_damaged():
+    source = blobs.source_of((SMALL, gzip.compress(SMALL), "+gzip"), (TAR, TAR, ""))
+    whole, ended = source.stream, []
+
+    def stream(digest, size, start=0):
+        if digest == source.layers[0].digest:
+            yield bytes(size)
+            return
+        for piece in whole(digest, size):
+            yield piece
+            time.sleep(0.05)
+        ended.append(digest)
+
+    source.stream = stream
+    with pytest.raises(DigestMismatch, match=source.layers[0].digest):
+        build(source)
+    assert not ended
 
 
 def test_a_layer_that_is_there_twice_is_fetched_once():
