@@ -8,7 +8,6 @@ is blanked, and what is left compresses to an eighth of what the whole would.
 from __future__ import annotations
 
 import sys
-from itertools import compress
 from typing import Any
 
 import zstandard
@@ -23,15 +22,29 @@ WINDOW = 1 << 15
 ENOUGH = 72 << 10
 """Compressed bytes that nearly always hold the first 32 KiB of a chunk: 15 bits a literal."""
 
+_MOSTLY = 24 << 10
+"""Compressed bytes that most often do: what is given and not taken is copied."""
+
 _LEVEL = 3
-# Two windows that differ in every byte, and of which a pair of bytes tells the place: a literal
-# comes out of both alike.
-_ONE = bytes(range(256)) * (WINDOW // 256)
-_OTHER = bytes((low + 1 + high) & 255 for high in range(WINDOW // 256) for low in range(256))
-_PLACES = {
-    int.from_bytes(bytes(pair), sys.byteorder): place
-    for place, pair in enumerate(zip(_ONE, _OTHER, strict=True))
-}
+# Two windows.  Of the place of each byte the first has the rest by 255 and one more; the exclusive
+# or of both has the quotient and one more.  Neither is ever zero; of a literal the exclusive or is.
+_STEP = 255
+_ONE = bytes(1 + place % _STEP for place in range(WINDOW))
+_OTHER = bytes((1 + place % _STEP) ^ (1 + place // _STEP) for place in range(WINDOW))
+_COPIED = bytes(1) + b"\xff" * 255
+"""Translates the exclusive or to a mask."""
+
+
+def _places() -> list[int]:
+    """A place by what both say of it, as a number of two bytes in this machine's order."""
+    found = [0] * (1 << 16)
+    for place in range(WINDOW):
+        pair = bytes((_ONE[place], _ONE[place] ^ _OTHER[place]))
+        found[int.from_bytes(pair, sys.byteorder)] = place
+    return found
+
+
+_PLACES = _places()
 
 
 def stored_window(window: bytes, bit: int, data: bytes) -> bytes:
@@ -50,30 +63,41 @@ def stored_window(window: bytes, bit: int, data: bytes) -> bytes:
 def sparse_window(window: bytes, bit: int, data: bytes) -> bytes:
     """``window`` with zeros where the first 32 KiB of output do not come from; ``b""``: all."""
     shift = WINDOW - len(window)
-    one, ended = _decode(_ONE[shift:], bit, data)
+    start = restart_bytes(bit, data[0]) + data[1:] if bit else data
+    one, ended = _decode(_ONE[shift:], start)
     size = len(one)
     if size < WINDOW and not ended and len(data) >= ENOUGH:
         return window  # a stream made to be odd: what else it refers to is not known
-    other, _ = _decode(_OTHER[shift:], bit, data)
-    pairs = bytearray(2 * size)
-    pairs[0::2], pairs[1::2] = one, other
-    copied = int.from_bytes(one, "little") ^ int.from_bytes(other, "little")
-    places = set(compress(memoryview(pairs).cast("H"), copied.to_bytes(size, "little")))
-    if not places:
+    other, _ = _decode(_OTHER[shift:], start)
+    needed = _copied(one, other, size)
+    if not needed:
         return b""
     kept = bytearray(len(window))
-    for pair in places:
+    for pair in needed:
         place = _PLACES[pair] - shift
         kept[place] = window[place]
     return bytes(kept)
 
 
-def _decode(window: bytes, bit: int, data: bytes) -> tuple[bytes, bool]:
-    """The first 32 KiB from ``bit`` on, and whether the stream ends within."""
+def _copied(one: bytes, other: bytes, size: int) -> set[int]:
+    """The pairs (see ``_places``) that came from a window.  What is no copy goes by C alone."""
+    first = int.from_bytes(one, "little")
+    parity = (first ^ int.from_bytes(other, "little")).to_bytes(size, "little")
+    mask = int.from_bytes(parity.translate(_COPIED), "little")
+    quotients = parity.translate(None, b"\0")
+    pairs = bytearray(2 * len(quotients))
+    pairs[0::2] = (first & mask).to_bytes(size, "little").translate(None, b"\0")
+    pairs[1::2] = quotients
+    return set(memoryview(pairs).cast("H"))
+
+
+def _decode(window: bytes, data: bytes) -> tuple[bytes, bool]:
+    """The first 32 KiB of a stream, and whether it ends within."""
     inflater: Any = raw_inflater(fastest, window)
-    start = restart_bytes(bit, data[0]) + data[1:] if bit else data
     try:
-        output: bytes = inflater.decompress(start, WINDOW)
+        output: bytes = inflater.decompress(data[:_MOSTLY], WINDOW)
+        if len(output) < WINDOW and not inflater.eof:
+            output += inflater.decompress(data[_MOSTLY:], WINDOW - len(output))
     except fastest.error as error:
         raise LayerFormatError(f"gzip: nothing can be decoded at a checkpoint: {error}") from None
     return output, bool(inflater.eof)
