@@ -22,6 +22,13 @@ _SEEK = 64 << 10
 _HEADER = 200 << 10
 """As much as the header of a member may take."""
 
+_FURTHER = 4 << 20
+"""Compressed bytes that a chunk may be longer than it should: of what the decoder reads next, the
+spool must not let go.  No compressor makes such a block."""
+
+_BUFFERED = 1 << 10
+"""Bits that zlib-ng may have taken and not looked at, and more."""
+
 _WINDOWS_BEHIND = 8
 """Windows that may be in the making."""
 
@@ -88,12 +95,14 @@ class Cutter:
             self._windows[-_WINDOWS_BEHIND].result()
         byte, bit = divmod(place.bit, 8)
         data = self._spool.bytes_at(byte, ENOUGH) if place.window else b""
+        if place.window and len(data) < ENOUGH:
+            self._reach(byte + len(data))
         self._windows.append(self._making.submit(stored_window, place.window, bit, data))
 
     def first_block(self, position: int, raw: int) -> Place | None:
         """The first block of the member at ``position``; None where the blob ends, or zeros are."""
         head = self._spool.bytes_at(position, _HEADER)
-        if position and (not head or head[0] == 0):
+        if position and (position >= self._spool.size or head[:1] == b"\0"):
             return None
         return Place(raw, (position + member_header(head)) * 8, b"")
 
@@ -102,6 +111,7 @@ class Cutter:
         place = self._known(arrival)
         while place is not None:
             if (place.bit >= limit.bit or place.raw >= limit.raw) and place.raw > start.raw:
+                _refuse_long(place.bit, limit)
                 self.keep_window(place)
                 return place
             place = self._seek(place, start.raw, limit)
@@ -120,9 +130,16 @@ class Cutter:
                     return self.first_block(inflater.bit // 8 + TRAILER, inflater.raw)
                 if inflater.reached - start > CEILING_RAW:
                     raise LayerFormatError(f"gzip: a block of more than {CEILING_RAW} bytes")
+                _refuse_long(position * 8 - _BUFFERED, limit)
         finally:
             inflater.close()
+        self._reach(position)
         return None
+
+    def _reach(self, position: int) -> None:
+        """Nothing more is there to be read; raise where that is not the end of the blob."""
+        if position < self._spool.size:
+            raise LayerFormatError(f"gzip: the stream breaks off at byte {position}")
 
     def _known(self, arrival: Arrival) -> Place | None:
         """The last block before the limit of which we know."""
@@ -137,3 +154,9 @@ class Cutter:
         if member is not None and member[0] * 8 > start.bit:
             return self.first_block(*member)
         return start
+
+
+def _refuse_long(bit: int, limit: Cut) -> None:
+    """Raise where the block behind the limit begins at ``bit`` or later and that is too far."""
+    if bit > limit.bit + _FURTHER * 8:
+        raise LayerFormatError(f"gzip: a block of more than {_FURTHER} bytes compressed")

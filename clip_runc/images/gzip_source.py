@@ -29,6 +29,9 @@ _WRITE = MIB
 _LOOK_BACK = 40 << 10
 """Compressed bytes before the end of a chunk that are searched for a block: zlib makes 2 or 3."""
 
+_AHEAD = 4 << 20
+"""Compressed bytes that are decoded at most while the place of a cut is searched for."""
+
 _HELD = 4
 """Pieces that may wait for the place of a cut."""
 
@@ -64,7 +67,7 @@ def gzip_pieces(spool: Spool, checkpoint_mib: int, buffers: Buffers) -> Pieces:
     Raises ``LayerFormatError``.
     """
     targets = Targets(checkpoint_mib * MIB)
-    spool.behind = max(BEHIND, 2 * checkpoint_mib * MIB)  # back to a chunk's start
+    spool.behind = BEHIND + checkpoint_mib * MIB  # back to a chunk's start, from behind its end
     inflater = gzip_inflater()
     with Cutter(spool, inflater) as cutter:
         try:
@@ -191,8 +194,9 @@ class _Decoding:
         self._found = self._cutter.find(
             Arrival(self._start, self._limit, self._position, self._member, self._remembered)
         )
-        # the next limit, or little before it
-        self._limit = self._targets.limit(Cut(self._raw, self._position * 8))
+        # the next limit or before it; and no further than the spool keeps what is searched
+        raw, bit = self._targets.limit(Cut(self._raw, self._position * 8))
+        self._limit = Cut(raw, min(bit, (self._position + _AHEAD) * 8))
 
     def _settle(self, *, wait: bool) -> None:
         """Begin a chunk at the place that was searched for, if it is known or waited for."""

@@ -1,8 +1,9 @@
 """Indexing one layer: from the blob in a registry to a ``LayerIndex``, in one pass.
 
-Three threads: one receives and hashes the blob, one decodes, one hashes and scans what was
-decoded.  A layer that proves impossible to enter in the middle is decoded anew, as a stream,
-and fetched anew if too much of it went by already: nothing of it lies on disk.
+Threads: one receives and hashes the blob (``spool``), one decodes, two hash and scan what was
+decoded (``layer_scan``), two find where a gzip layer can be entered (``gzip_cuts``).
+A layer that proves impossible to enter in the middle is decoded anew, as a stream, and fetched anew
+if too much of it went by already: nothing of it lies on disk.
 """
 
 from __future__ import annotations

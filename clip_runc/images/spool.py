@@ -1,6 +1,6 @@
-"""A blob on its way from the registry: hashed as it comes, and held while its reader is near.
+"""A blob on its way from the registry: hashed as it comes, and held while its readers are near.
 
-One thread receives and another decodes; between them lie some MiB of memory, so that a layer of
+One thread receives and others decode; between them lie some MiB of memory, so that a layer of
 any size takes neither disk space nor the time to write it.  A reader may go back a little, as a
 decoder does that looks at a block again; whoever needs the beginning once more fetches it anew.
 """
@@ -24,7 +24,7 @@ AHEAD = 4 << 20
 
 
 class Spool:
-    """Use as a context manager: leaving it stops the download.  For one reading thread."""
+    """Use as a context manager: leaving it stops the download."""
 
     def __init__(
         self,

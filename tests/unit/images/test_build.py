@@ -141,15 +141,23 @@ def test_where_the_chunks_are_is_zlibs_word_alone(monkeypatch):
     assert build(source, checkpoint_mib=1)[1] == first
 
 
-def test_what_cannot_be_entered_is_fetched_again_as_a_stream(monkeypatch):
-    monkeypatch.setattr("clip_runc.images.gzip_source.BEHIND", 1 << 20)
-    tar = blobs.tar_of({"noise": os.urandom(12 << 20)})
-    blob = blobs.one_block(tar)
+def test_what_cannot_be_entered_is_fetched_again_as_a_stream():
+    tar = blobs.tar_of({"noise": os.urandom(24 << 20)})
+    half = len(tar) // 2  # by then the beginning has gone by
+    blob = gzip.compress(tar[:half], 1) + blobs.one_block(tar[half:])
     source = blobs.source_of((tar, blob, "+gzip"))
     result, _ = build(source)
     assert result.layers[0].codec == "stream"
     assert source.streamed == [blobs.sha(blob)] * 2
     assert len(blob) < result.fetched <= 2 * len(blob)
+
+
+@pytest.mark.parametrize(("further", "codec"), [(4 << 20, "gzip"), (1 << 20, "stream")])
+def test_how_far_the_next_block_may_be(further, codec, monkeypatch):
+    monkeypatch.setattr("clip_runc.images.gzip_cuts._FURTHER", further)
+    tar = blobs.tar_of({"noise": os.urandom(5 << 20)})
+    result, _ = build(blobs.source_of((tar, blobs.one_block(tar), "+gzip")))
+    assert result.layers[0].codec == codec
 
 
 def test_a_zstd_frame_that_proves_too_large_is_not_fetched_again():
