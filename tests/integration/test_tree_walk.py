@@ -77,6 +77,14 @@ def test_a_walk_asks_for_directories_and_not_for_names(walked: Walked) -> None:
     assert walked.cpu() - cpu < NAMES * SECONDS_A_NAME
 
 
+def test_names_that_are_looked_up_one_by_one(walked: Walked) -> None:
+    """No listing comes before them: a request for each, and no turn of an event loop."""
+    replies, cpu = walked.replies(), walked.cpu()
+    assert walked.sizes() == 2 * DIRECTORIES * FILES
+    assert walked.replies() - replies >= DIRECTORIES * FILES
+    assert walked.cpu() - cpu < NAMES * SECONDS_A_NAME
+
+
 def test_what_was_seen_is_the_kernels(walked: Walked) -> None:
     walked.walk()
     replies = walked.replies()
