@@ -154,6 +154,7 @@ def whole_image(name: str, image: Image, share: float) -> None:
             with layer.path.open("rb") as file:
                 while file.read(1 << 22):
                     continue
+        transfer(daemon, image, f"bench/{name}")  # and the registry's copies of them
         # in turns: the machine may have other things to do
         rounds = [(isolated("index", reference, output), plain(image)) for _ in range(ROUNDS)]
         thread = sum(isolated("one_thread", layer.path)["seconds"] for layer in image.layers)
