@@ -9,6 +9,7 @@ if too much of it went by already: nothing of it lies on disk.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from typing import Protocol, TypeVar
 
 from clip_runc.config import LAYER_SIZE_LIMIT
@@ -209,14 +210,15 @@ def _streamed(request: LayerRequest, spool: Spool, compression: str) -> LayerInd
 
 
 def _drain(source: Generator[tuple[Buffer, list[Cut]], None, T], scan: LayerScan) -> T:
-    """Feed all that ``source`` yields; its return value."""
-    while True:
-        try:
-            data, cuts = next(source)
-        except StopIteration as stop:
-            value: T = stop.value
-            return value
-        scan.feed(data, cuts)
+    """Feed all that ``source`` yields; its return value.  Its threads end here, however it ends."""
+    with closing(source):
+        while True:
+            try:
+                data, cuts = next(source)
+            except StopIteration as stop:
+                value: T = stop.value
+                return value
+            scan.feed(data, cuts)
 
 
 def _chunks(

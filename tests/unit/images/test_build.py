@@ -410,6 +410,14 @@ def test_no_threads_and_no_descriptors_are_left():
     assert (threading.active_count(), len(os.listdir("/proc/self/fd"))) == before
 
 
+def test_no_threads_outlive_the_error_of_a_layer_that_is_no_archive():
+    before = threading.active_count()
+    junk = b"no tar header" * 400_000
+    with pytest.raises(LayerFormatError, match="tar header") as caught:
+        build(blobs.source_of((junk, gzip.compress(junk), "+gzip")))
+    assert threading.active_count() == before, caught  # while the traceback holds its frames
+
+
 @pytest.mark.parametrize("encode", [gzip.compress, zstandard.compress, bytes])
 def test_a_bomb_stops_at_the_limit(encode, cache):
     tar = blobs.tar_of({"zeros": bytes(64 << 20)})
