@@ -9,6 +9,7 @@ import argparse
 import os
 import random
 import resource
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -17,8 +18,9 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from bench.machine import drop_caches
+from bench.machine import Clip, drop_caches, registry
 from bench.torch_image import CACHE, SITE, torch_image
+from bench.workloads import WORKLOADS
 from clip_runc import OverlayMounter
 from clip_runc.fs.client import ensure_clipd
 from clip_runc.images import local
@@ -326,8 +328,36 @@ def torch(rounds: int) -> None:
     compared.show()
 
 
+def start(rounds: int) -> None:
+    """Seconds of a cold start of the torch image, with a prefetch list, by ``drop_pages``."""
+    work = WORKLOADS["torch"]
+    samples: Samples = {}
+    with registry() as daemon:
+        clip = Clip(push(work.image(), daemon.host, "bench/torch", "latest"))
+        try:
+            clip.index()
+            bundle = clip.bundle("work", *work.command)
+            clip.record(*work.command)
+            index = clip.directory / "list.clip"
+            shutil.copy(clip.local_index(), index)
+            for number in range(rounds):
+                for drop in (True, False):
+                    clip.use(index)
+                    clip.machine.configure(drop_pages=drop)
+                    clip.start()
+                    drop_caches()
+                    label = f"drop_pages = {str(drop).lower()}"
+                    taken = clip.run(bundle, f"start{number}").first
+                    samples.setdefault(label, []).append(taken)
+        finally:
+            clip.end()
+    show(samples, "s")
+
+
 def main() -> None:
-    parts = {"walk": walk, "reads": reads, "cache": cache, "cold": cold, "torch": torch}
+    parts = {
+        "walk": walk, "reads": reads, "cache": cache, "cold": cold, "torch": torch, "start": start
+    }  # fmt: skip
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "parts", nargs="*", choices=[*parts, []], default=["walk", "reads", "cache", "cold"]
