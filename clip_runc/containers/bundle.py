@@ -7,9 +7,9 @@ system), so that putting back is exact where nobody else has written the file si
 somebody has, only what is ours is taken out.
 
 Waiting for the disk took a third of what a warm create cost.  So only our own state is synced, and
-not even that where both are on one ext4: renamed over the one before, its data is on disk before
-the journal has the name (``auto_da_alloc``, Documentation/admin-guide/ext4.rst), and the journal
-has that name before the bundle's.  The original needs no sync where it is a link, for the same
+not even that where both are on one ext4 as it is mounted by default: renamed over the one before,
+its data is on disk before the journal has the name (``storage.keeps_order``), and the journal has
+that name before the bundle's.  The original needs no sync where it is a link, for the same
 reason.  Our file itself may be found empty after a power cut on file systems that write names
 before data (XFS does); ``restore`` and ``revive`` know an empty one.
 
@@ -231,14 +231,14 @@ def _keep(path: str, bundle_fd: int, original: Config) -> bool:
 
     Not where a reboot takes the bundle away, nor where one journal has both in their order.
     """
-    from clip_runc.linux.storage import filesystem_type
+    from clip_runc.linux.storage import filesystem_type, keeps_order
 
     if original.file != (0, 0):
         try:
             os.link(CONFIG, path, src_dir_fd=bundle_fd, follow_symlinks=False)
             kept = os.lstat(path)
             if (kept.st_dev, kept.st_ino) == original.file:
-                return filesystem_type(path) != "ext4"
+                return not keeps_order(path)
             os.unlink(path)  # replaced since it was read
         except OSError:  # another file system, or one without links
             pass

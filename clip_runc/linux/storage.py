@@ -28,6 +28,7 @@ _MAGIC = {
     0xCA451A4E: "bcachefs",
     0x01021997: "9p",
 }
+_EXT4 = "/proc/fs/ext4"
 _SECTOR = 512
 _UNSUITABLE = ("tmpfs", "ramfs", "overlay")
 
@@ -36,6 +37,32 @@ def filesystem_type(path: str) -> str:
     """The type of the file system that ``path`` is on ("ext4", "tmpfs", …); hex if unknown."""
     magic = syscalls.statfs_type(os.fsencode(path))
     return _MAGIC.get(magic, hex(magic))
+
+
+def keeps_order(path: str) -> bool:
+    """Is a file's data on disk before the name that it took over from another is?
+
+    After a power cut the name then leads to either file, whole.  So it is with ext4 unless it was
+    mounted with ``noauto_da_alloc`` or ``data=writeback`` (ext4(5)); one without a journal promises
+    nothing in either case.  What its options are, all of them, stands in /proc/fs/ext4.
+    """
+    try:
+        if filesystem_type(path) != "ext4":
+            return False
+        device = os.stat(path).st_dev
+        block = os.readlink(f"/sys/dev/block/{os.major(device)}:{os.minor(device)}")
+        options = _lines(f"{_EXT4}/{os.path.basename(block)}/options")
+    except OSError:
+        return False
+    return b"auto_da_alloc" in options and b"data=writeback" not in options
+
+
+def _lines(path: str) -> list[bytes]:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(fd, 1 << 14).split()
+    finally:
+        os.close(fd)
 
 
 def refuse_unsuitable(path: str) -> None:
