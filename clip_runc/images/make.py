@@ -29,6 +29,7 @@ from clip_runc.fs.start import differences, environment, package_paths
 from clip_runc.images import adding, local
 from clip_runc.images.builder import tell
 from clip_runc.images.request import error_of
+from clip_runc.images.strays import new_index
 from clip_runc.images.trust import trusted
 from clip_runc.linux.files import make_private_dir
 from clip_runc.linux.privileges import attainable
@@ -150,7 +151,7 @@ def _destination(settings: Settings, output: str | None) -> Iterator[tuple[str, 
     else:
         directory = os.path.dirname(output) or "."
     try:
-        fd, path = tempfile.mkstemp(suffix=".new", prefix=".clip-", dir=directory)
+        fd, path = new_index(directory)
     except OSError as error:
         raise StoreError(
             f"{directory}: cannot write an index there: {error.strerror}", "choose another output"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
@@ -12,6 +11,7 @@ from clip_runc.errors import ClipError
 from clip_runc.fs.client import Client
 from clip_runc.images import adding, local
 from clip_runc.images.local import LocalImage
+from clip_runc.images.strays import new_index
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.prefetch import PrefetchList, Touch, listed_bytes, make_list, merge
 from clip_runc.linux.files import lock, make_private_dir
@@ -92,7 +92,7 @@ def forget_lists(settings: Settings, path: str) -> int:
 def _replace(settings: Settings, path: str, clip: ClipFile, lists: Iterable[PrefetchList]) -> None:
     image = _stored(settings, path)
     directory = os.path.dirname(path) or "."
-    fd, temporary = tempfile.mkstemp(suffix=".new", prefix=".clip-", dir=directory)
+    fd, temporary = new_index(directory)
     try:
         with open(fd, "wb", closefd=False) as out:
             clip.write_with_prefetch(out, lists)

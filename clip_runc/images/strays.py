@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import tempfile
+import time
 
 from clip_runc.linux.files import lock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from clip_runc.config import Settings
+
+_PREFIX, _SUFFIX = ".clip-", ".new"
+_YOUNG_SECONDS = 10.0
+
+
+def new_index(directory: str) -> tuple[int, str]:
+    """A new file in ``directory`` for an index that is to be made: descriptor and path.
+
+    No stray for as long as anybody has that descriptor open, a child too.  Raises ``OSError``.
+    """
+    fd, path = tempfile.mkstemp(suffix=_SUFFIX, prefix=_PREFIX, dir=directory)
+    fcntl.flock(fd, fcntl.LOCK_SH)
+    return fd, path
 
 
 def remove_strays(settings: Settings) -> list[str]:
@@ -33,13 +49,30 @@ def remove_strays(settings: Settings) -> list[str]:
 
 
 def _unfinished(settings: Settings) -> list[str]:
-    """Those of ``write_atomic``, and of an index that was being copied and checked."""
+    """Those of ``write_atomic``, of an index that was being made, or copied and checked."""
     return [
         f"{directory}/{name}"
         for directory in (settings.index_dir, settings.reference_dir)
         for name in _names(directory)
-        if name.endswith(".tmp") or name.startswith(".new.")
+        if name.endswith(".tmp")
+        or name.startswith(".new.")
+        or (name.startswith(_PREFIX) and _is_abandoned(f"{directory}/{name}"))
     ]
+
+
+def _is_abandoned(path: str) -> bool:
+    """Has nobody the file of ``new_index`` open?  One that was just made may not be locked yet."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return time.time() - os.fstat(fd).st_mtime > _YOUNG_SECONDS
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
 
 
 def _names(directory: str) -> list[str]:

@@ -12,7 +12,7 @@ import pytest
 from clip_runc.config import Settings
 from clip_runc.containers.gc import gc
 from clip_runc.images import local
-from clip_runc.images.strays import remove_strays
+from clip_runc.images.strays import new_index, remove_strays
 from clip_runc.linux import files
 from tests.unit.images.small_clip import FILES, SmallImage
 
@@ -61,6 +61,22 @@ def test_what_killed_writers_left(
     assert paths(settings) == whole | {str(mine)}
     assert local.find(settings, REFERENCE) is not None
     assert remove_strays(settings) == []
+
+
+def test_an_index_that_is_being_made_is_left_alone(settings: Settings) -> None:
+    """Also where its maker is dead and a child of that still writes."""
+    Path(settings.index_dir).mkdir(parents=True)
+    fd, path = new_index(settings.index_dir)
+    os.utime(path, (1, 1))
+    child = subprocess.Popen(["sleep", "100"], pass_fds=[fd])
+    os.close(fd)
+    assert remove_strays(settings) == []
+    child.kill()
+    child.wait()
+    assert remove_strays(settings) == [path]
+    fd, path = new_index(settings.index_dir)
+    os.close(fd)
+    assert remove_strays(settings) == [], "it may have been made this moment"
 
 
 def test_an_index_that_is_being_added_is_left_alone(settings: Settings) -> None:
