@@ -55,7 +55,7 @@ class Lowlevel:
     """``trio.lowlevel`` with a ``wait_readable`` that looks first."""
 
     def __init__(self) -> None:
-        self._poll: select.poll | None = None
+        self._poll = select.poll()
         self._fd = -1
         self._at_once = 0
 
@@ -64,7 +64,7 @@ class Lowlevel:
 
     async def wait_readable(self, fd: int) -> None:
         """Return when ``fd`` can be read; of one descriptor, by one task at a time."""
-        if self._poll is None or fd != self._fd:
+        if fd != self._fd:
             self._poll, self._fd = select.poll(), fd
             self._poll.register(fd, select.POLLIN)
         self._at_once += 1

@@ -91,6 +91,7 @@ class ErofsImage:
         """Find a name in a directory; None where there is none, or ``nid`` is no directory."""
         listing = self._listings.get(nid)
         if listing is not None:
+            self._listings.move_to_end(nid)
             return listing.get(name)
         inode = self.inode(nid)
         if not stat.S_ISDIR(inode.mode) or not name:

@@ -21,10 +21,9 @@ from tests.integration.daemons import DockerRegistry
 from tests.integration.documents import DOCUMENTS, Block, blocks, name
 from tests.integration.image_maker import MANIFEST, Image, write_image, write_layer
 from tests.integration.newcomer import Newcomer
-from tests.integration.prerequisites import PROGRAMS, need
+from tests.integration.prerequisites import need
 from tests.integration.pushing import push
 
-PROGRAMS.setdefault("podman", "podman")
 RUN = {
     document: [one for one in blocks(document) if one.language in ("sh", "python") and not one.why]
     for document in DOCUMENTS

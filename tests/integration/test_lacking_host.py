@@ -17,9 +17,7 @@ from typing import Any
 import pytest
 
 from tests.integration.clip_machine import ClipMachine, Done
-from tests.integration.prerequisites import PROGRAMS, need
-
-PROGRAMS.setdefault("strace", "strace")
+from tests.integration.prerequisites import need
 
 # /dev without $MISSING, with a number that no driver has for $DEAD
 DEVICES = """

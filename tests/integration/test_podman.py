@@ -12,9 +12,7 @@ import pytest
 
 from clip_runc.fs.client import ensure_clipd
 from tests.integration.clip_machine import ClipMachine, Done, mounts_below
-from tests.integration.prerequisites import PROGRAMS, need
-
-PROGRAMS.setdefault("podman", "podman")
+from tests.integration.prerequisites import need
 
 
 class Podman:

@@ -18,10 +18,8 @@ import pytest
 from tests.integration.busybox_images import CONTENT, EXPECTED, HIDDEN
 from tests.integration.daemons import wait_for
 from tests.integration.ordinary_user import SUBORDINATE, UID, OrdinaryUser
-from tests.integration.prerequisites import PROGRAMS, need
+from tests.integration.prerequisites import need
 
-PROGRAMS.setdefault("podman", "podman")
-PROGRAMS.setdefault("strace", "strace")
 CONFINED = "CapEff:\t0000000000000000"
 
 

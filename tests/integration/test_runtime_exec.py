@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.clip_machine import ClipMachine
-from tests.integration.prerequisites import PROGRAMS, need
-
-PROGRAMS.setdefault("strace", "strace")
+from tests.integration.prerequisites import need
 
 RUNC = shutil.which("runc", path=f"{os.environ.get('PATH')}:/usr/sbin") or "runc"
 

@@ -14,9 +14,7 @@ import pytest
 
 from clip_runc.fs.watches import offer_file
 from tests.integration.clip_machine import ClipMachine, mounts_below
-from tests.integration.prerequisites import PROGRAMS, need
-
-PROGRAMS.setdefault("strace", "strace")
+from tests.integration.prerequisites import need
 
 RUNC = shutil.which("runc", path=f"{os.environ.get('PATH')}:/usr/sbin") or "runc"
 SLEEP = ("/bin/sleep", "60")

@@ -14,11 +14,10 @@ from pathlib import Path
 import pytest
 
 from tests.integration.clip_machine import ClipMachine, mounts_below
-from tests.integration.prerequisites import PROGRAMS, need
+from tests.integration.prerequisites import need
 from tests.integration.test_runc import RUNC
 from tests.integration.test_runtime_faults import SLEEP, create, eventually
 
-PROGRAMS.setdefault("strace", "strace")
 SECONDS = 30
 
 

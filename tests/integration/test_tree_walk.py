@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from tests.integration.busybox_images import directory, entry, tar
 from tests.integration.clip_machine import ClipMachine
 from tests.integration.daemons import DockerRegistry
 from tests.integration.image_maker import write_image, write_layer
+from tests.integration.prerequisites import need
 from tests.integration.pushing import push
 
 DIRECTORIES, FILES = 100, 99
@@ -85,6 +89,29 @@ def test_names_that_are_looked_up_one_by_one(walked: Walked) -> None:
     replies = walked.replies()
     assert walked.sizes() == 2 * DIRECTORIES * FILES
     assert walked.replies() - replies < BEATS
+
+
+def test_requests_that_wait_are_read_without_turns_of_the_loop(
+    walked: Walked, tmp_path: Path
+) -> None:
+    """Behind a server that stands still: trio alone looks at its descriptors for each of them."""
+    need("strace")
+    asking = [
+        threading.Thread(target=os.lstat, args=(walked.root / f"d{n}",)) for n in range(DIRECTORIES)
+    ]
+    trace = tmp_path / "trace"
+    command = ["strace", "-f", "-e", "trace=epoll_wait,epoll_pwait", "-o", trace, "-p"]
+    with subprocess.Popen([*command, str(walked.pid)], stderr=subprocess.PIPE) as strace:
+        assert strace.stderr is not None and b"attached" in strace.stderr.readline()
+        os.kill(walked.pid, signal.SIGSTOP)
+        for thread in asking:
+            thread.start()
+        time.sleep(0.5)
+        os.kill(walked.pid, signal.SIGCONT)
+        for thread in asking:
+            thread.join()
+        strace.terminate()
+    assert trace.read_text().count("epoll_") < DIRECTORIES / 2
 
 
 def test_what_was_seen_is_the_kernels(walked: Walked) -> None:

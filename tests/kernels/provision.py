@@ -9,7 +9,7 @@ from tests.kernels import matrix
 from tests.kernels.data import data_disk
 from tests.kernels.roots import FRESH
 
-SECONDS = 14400
+SECONDS = 7200
 
 
 def main() -> int:

@@ -10,7 +10,7 @@ from tests.kernels.guest.commands import DATA, run, wait_for
 
 SOURCE = "/vagrant"
 HOME = "/home/vagrant"
-PROVISION_SECONDS = 9000
+PROVISION_SECONDS = 5400
 # What qemu's user network gives a guest (qemu-doc, "Using the user mode network stack").
 ADDRESS, GATEWAY, NAMES = "10.0.2.15/24", "10.0.2.2", "10.0.2.3"
 

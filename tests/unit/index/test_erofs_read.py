@@ -38,6 +38,13 @@ def test_few_directories_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None
     for nid in (root, directory, root, directory):
         image.lookup(nid, b"x")
         assert list(listings) == [nid]
+    monkeypatch.setattr(erofs_read, "_LISTINGS", 2)
+    listings.clear()
+    other = image.resolve(b"null")
+    for nid in (root, root, directory, root):
+        image.lookup(nid, b"x")
+    image._listing(image.inode(other))
+    assert list(listings) == [root, other]
     listings.clear()
     monkeypatch.setattr(erofs_read, "_LISTING_BYTES", 100)
     image.lookup(directory, b"x")
