@@ -13,6 +13,7 @@ import threading
 
 from clip_runc.errors import ClipError
 from clip_runc.index.model import Layer
+from clip_runc.linux.direct_io import SequentialFile
 from clip_runc.store.chunk_states import PRESENT
 from clip_runc.store.eviction import Quota, remove
 from clip_runc.store.geometry import Geometry
@@ -47,7 +48,7 @@ class Adoption:
                 if copy is not None:
                     copy.close()
                 copy = self._files[diff_id] = _Copy(self._store, self._quota)
-        copy.write(offset, data)
+        copy.append(data)
 
     def done(self, layer: Layer) -> None:
         """The bytes written for the layer's diff_id are what it says."""
@@ -56,7 +57,8 @@ class Adoption:
         if copy is None:
             return
         try:
-            if copy.fd >= 0 and self._take(copy.fd, layer):
+            fd = copy.finish()
+            if fd >= 0 and self._take(fd, layer):
                 with self._lock:
                     self.kept += layer.raw_size
         except (OSError, ClipError) as error:
@@ -92,39 +94,42 @@ class Adoption:
 
 
 class _Copy:
-    """A file without a name; ``fd`` is -1 from the moment when it cannot be had or written."""
+    """A file without a name; None from the moment when it cannot be had or written."""
 
     def __init__(self, store_fd: int, quota: Quota) -> None:
         self._quota = quota
-        self._granted = 0
-        self.fd = -1
+        self._end = self._granted = 0
+        self._file: SequentialFile | None = None
         try:
-            flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
-            self.fd = os.open(".", flags, 0o600, dir_fd=store_fd)
+            self._file = SequentialFile(store_fd)
         except OSError as error:
             log.warning("no layer can be kept: %s", error)
 
-    def write(self, offset: int, data: bytes | memoryview) -> None:
+    def append(self, data: bytes | memoryview) -> None:
         """Write, or give up."""
-        end = offset + len(data)
-        if self.fd < 0:
+        if self._file is None:
             return
-        if end > self._granted:
+        self._end += len(data)
+        if self._end > self._granted:
             if not self._quota.take(_PIECE + len(data)):
                 self.close()
                 return
-            self._granted = end + _PIECE
-        view = memoryview(data)
+            self._granted = self._end + _PIECE
         try:
-            while view:
-                written = os.pwrite(self.fd, view, offset)
-                view, offset = view[written:], offset + written
+            self._file.append(data)
         except OSError as error:
             log.warning("a layer is not kept: %s", error)
             self.close()
 
+    def finish(self) -> int:
+        """The descriptor of the whole file, or -1."""
+        if self._file is None:
+            return -1
+        self._file.finish()
+        return self._file.fd
+
     def close(self) -> None:
         """Let go of the file; without a name it is gone."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None

@@ -113,5 +113,5 @@ def test_a_store_that_cannot_be_written_costs_nothing(
     def full(*arguments: object) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("clip_runc.store.adopt.os.pwrite", full)
+    monkeypatch.setattr("clip_runc.linux.direct_io.os.pwrite", full)
     assert adopt(bench, layer, data).kept == 0
