@@ -70,7 +70,7 @@ class SequentialFile:
 
     def _hand_over(self) -> None:
         self._wait()
-        if self._direct and self._end >= _TRIED and self._end < SLOWEST * self._seconds:
+        if self._direct and self._end >= _TRIED and self._end / self._seconds < SLOWEST:
             self._use_cache()
         self._buffer, self._other = self._other, self._buffer
         self._under_way = self._thread.submit(self._write, memoryview(self._other), self._end)

@@ -40,6 +40,7 @@ def written(directory: int, pieces: list[bytes]) -> SequentialFile:
 
 
 def cached(fd: int, offset: int) -> bool:
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # else asking begins to read ahead
     try:
         return os.preadv(fd, [bytearray(512)], offset, os.RWF_NOWAIT) == 512
     except BlockingIOError:
