@@ -17,10 +17,10 @@ from tests.kernels.roots import DATA, VENV
 
 # cli and telemetry are left out: nothing in them depends on a machine's architecture
 ROOMS = ("linux", "index", "store", "registry", "fs", "images", "containers", "runtime")
-ROOM_SECONDS = 900
+ROOM_SECONDS = 2400
 # emulated, a module that is compiled takes a second: assertions are not rewritten, and hypothesis
 # is loaded by the tests that use it alone
-PYTEST = "-q -p no:cacheprovider -p no:hypothesispytest --assert=plain"
+PYTEST = "-q -p no:cacheprovider -p no:hypothesispytest --assert=plain -o faulthandler_timeout=300"
 _SCRIPT = """\
 set -e
 tree=$1/tree
@@ -73,7 +73,8 @@ def builds(root: Root, place: Path, log: Path) -> tuple[bool, str]:
 def _emulate(root: Root, shell: str, place: Path, log: Path) -> tuple[bool, str]:
     begun = time.monotonic()
     command = [
-        "unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation=private",
+        "unshare", "--mount", "--mount-proc", "--pid", "--fork", "--kill-child",
+        "--propagation=private",
         "sh", "-c", _SCRIPT, "sh", place, root.disk, place / "repository", DATA[1:],
         " ".join(BORROWED), "/bin/sh", "-c", shell,
     ]  # fmt: skip
@@ -82,7 +83,9 @@ def _emulate(root: Root, shell: str, place: Path, log: Path) -> tuple[bool, str]
             command, env=_ENVIRONMENT, text=True, check=False, timeout=ROOM_SECONDS,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:
+    except subprocess.TimeoutExpired as late:
+        with log.open("a") as out:
+            out.write(f"{shell}\n{(late.stdout or b'').decode(errors='replace')}\n")
         return False, f"nothing in {ROOM_SECONDS} s"
     with log.open("a") as out:
         out.write(f"{shell}\n{done.stdout}\n{time.monotonic() - begun:.0f} s\n")

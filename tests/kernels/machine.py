@@ -33,6 +33,8 @@ class GuestFailed(Exception):
 class Machine:
     """One boot.  A context manager: the machine is dead afterwards, whatever happened."""
 
+    _boots = 0  # that are left
+
     def __init__(
         self,
         root: Root,

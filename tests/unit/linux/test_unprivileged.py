@@ -41,6 +41,10 @@ def test_a_dead_child_is_an_error() -> None:
         run_unprivileged(UID, _suicide)
 
 
+@pytest.mark.skipif(
+    bool(os.environ.get("CLIP_TEST_QEMU_USER")),
+    reason="prerequisite RLIMIT_AS: qemu-user sets none",
+)
 def test_memory_is_limited() -> None:
     with pytest.raises(ClipError, match="MemoryError"):
         run_unprivileged(UID, _bomb, memory=512 << 20)
@@ -89,13 +93,15 @@ run_unprivileged({uid}, time.sleep, 1000)
 def test_it_dies_with_its_caller() -> None:
     program = WAITS.format(paths=sys.path, uid=UID)
     with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as caller:
-        assert caller.stdout is not None and caller.stdout.readline() == b"started\n"
-        children = Path(f"/proc/{caller.pid}/task/{caller.pid}/children")
-        while not (found := children.read_text().split()):
-            assert caller.poll() is None
-        while b"unprivileged" in _command(found[0]) and "State:\tS" not in _status(found[0]):
-            pass
-        caller.kill()
+        try:
+            assert caller.stdout is not None and caller.stdout.readline() == b"started\n"
+            children = Path(f"/proc/{caller.pid}/task/{caller.pid}/children")
+            while not (found := children.read_text().split()):
+                assert caller.poll() is None
+            while b"unprivileged" in _command(found[0]) and "State:\tS" not in _status(found[0]):
+                pass
+        finally:
+            caller.kill()
     for _ in range(1000):
         if not Path(f"/proc/{found[0]}").exists() or "State:\tZ" in _status(found[0]):
             return
