@@ -22,7 +22,10 @@ from tests.kernels.roots import run
 QEMU = "qemu-system-aarch64"
 GUEST_SECONDS = 1500
 _KERNEL = "console=ttyAMA0 root=/dev/vda quiet panic=-1 net.ifnames=0 clip.programs=arm64"
-_COPIED = ("clip_runc", "hooks", "tests/kernels/guest", "tests/unit/linux", "pyproject.toml")
+_COPIED = (
+    "clip_runc", "hooks", "pyproject.toml",
+    "tests/kernels/guest", "tests/unit/linux", "tests/integration/prerequisites.py",
+)  # fmt: skip
 
 
 class ArmMachine(Machine):

@@ -25,7 +25,6 @@ from tests.kernels.initrd import write_initrd
 from tests.kernels.roots import DATA, VENV, run
 
 CACHE = Path("/var/cache/clip-runc-tests/arm64")
-RESULTS = "/dev/vport0p1"
 SUITE, PYTHON = "trixie", "3.13"
 BUILT = ("pyfuse3", "python-prctl")
 # of this machine's, where pip builds: its way to the index
@@ -60,7 +59,8 @@ ln -s /proc/self/fd /dev/fd
 for module in virtio_console fuse overlay erofs loop; do modprobe $module; done
 ip link set lo up
 mount -o ro /dev/vdb {DATA}
-PYTHONPATH={DATA} PYTHONDONTWRITEBYTECODE=1 python3 -m tests.kernels.guest.start {RESULTS}
+results=/dev/$(ls /sys/class/virtio-ports)
+PYTHONPATH={DATA} PYTHONDONTWRITEBYTECODE=1 python3 -m tests.kernels.guest.start $results
 busybox poweroff -f
 """
 

@@ -67,6 +67,12 @@ def missing(name: str) -> str:
     return "" if shutil.which(program, path=search) else f"{program} is not installed"
 
 
+def native(what: str) -> pytest.MarkDecorator:
+    """For a test that needs ``what`` of the kernel, which no program has below qemu-user."""
+    emulated = bool(os.environ.get("CLIP_TEST_QEMU_USER"))
+    return pytest.mark.skipif(emulated, reason=f"prerequisite {what}: qemu-user has none")
+
+
 def need(*names: str) -> None:
     """Skip the calling test, or fail it in CI, unless all the prerequisites are met."""
     for name in names:

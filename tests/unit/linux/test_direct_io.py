@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from clip_runc.linux import direct_io
 from clip_runc.linux.direct_io import SequentialFile
+from tests.integration.prerequisites import native
 
 PIECE = 8192
 
@@ -56,6 +57,7 @@ def test_pieces_of_any_size_follow_each_other(sizes: list[int]) -> None:
         os.close(fd)
 
 
+@native("RWF_NOWAIT")
 def test_whole_pieces_are_not_in_the_page_cache(directory: int) -> None:
     file = SequentialFile(directory)
     file.append(os.urandom(6 * PIECE))
@@ -64,6 +66,7 @@ def test_whole_pieces_are_not_in_the_page_cache(directory: int) -> None:
     file.close()
 
 
+@native("RWF_NOWAIT")
 def test_a_slow_disk_has_the_page_cache_before_it(
     directory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from clip_runc.linux import probe, syscalls
+from tests.integration.prerequisites import native
 
 
+@native("openat2")
 def test_calls_of_this_kernel() -> None:
     assert probe.has_pidfd()
     assert probe.has_openat2()

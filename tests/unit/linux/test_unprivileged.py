@@ -14,6 +14,7 @@ import pytest
 
 from clip_runc.errors import ClipError, DigestMismatch
 from clip_runc.linux.unprivileged import run_unprivileged
+from tests.integration.prerequisites import native
 
 UID = 61217
 
@@ -41,10 +42,7 @@ def test_a_dead_child_is_an_error() -> None:
         run_unprivileged(UID, _suicide)
 
 
-@pytest.mark.skipif(
-    bool(os.environ.get("CLIP_TEST_QEMU_USER")),
-    reason="prerequisite RLIMIT_AS: qemu-user sets none",
-)
+@native("RLIMIT_AS")
 def test_memory_is_limited() -> None:
     with pytest.raises(ClipError, match="MemoryError"):
         run_unprivileged(UID, _bomb, memory=512 << 20)

@@ -11,6 +11,7 @@ import pytest
 
 from clip_runc.linux import user_namespace
 from clip_runc.linux.privileges import attainable
+from tests.integration.prerequisites import native
 
 SHOW = """
 import os, sys
@@ -54,6 +55,7 @@ def test_subordinate_ids(
         inside += count
 
 
+@native("a user namespace of its own")
 def test_one_id_where_there_are_no_more() -> None:
     """Nobody in particular: the reason, root inside, and a process that gave up what it could."""
     done = subprocess.run([sys.executable, "-c", SHOW], capture_output=True, text=True, check=True)
