@@ -28,6 +28,7 @@ class SequentialFile:
     """
 
     def __init__(self, directory_fd: int) -> None:
+        self._buffer, self._other = _buffer(), _buffer()
         flags = os.O_RDWR | os.O_TMPFILE | os.O_CLOEXEC
         self._direct = True
         try:
@@ -37,7 +38,6 @@ class SequentialFile:
                 raise
             self._direct = False
             self.fd = os.open(".", flags, 0o600, dir_fd=directory_fd)
-        self._buffer, self._other = _buffer(), _buffer()
         self._filled = 0
         self._end = 0  # of what was handed to the thread
         self._thread = ThreadPoolExecutor(1, "sequential-file")

@@ -81,7 +81,8 @@ def calls() -> str:
     pytest = (
         f"{VENV}/bin/python -m pytest -q -p no:cacheprovider -p no:hypothesispytest --assert=plain"
     )
-    said = run("sh", "-c", f"cd {DATA}; exec {pytest} tests/unit/linux", seconds=900)
+    # hypothesis takes it for a machine of continuous integration: no deadlines, nothing written
+    said = run("sh", "-c", f"cd {DATA}; TF_BUILD=1 exec {pytest} tests/unit/linux", seconds=900)
     return said.strip().splitlines()[-1]
 
 
