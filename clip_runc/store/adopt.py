@@ -94,7 +94,7 @@ class Adoption:
 
 
 class _Copy:
-    """A file without a name; None from the moment when it cannot be had or written."""
+    """A file without a name; ``_file`` is None once it cannot be had or written."""
 
     def __init__(self, store_fd: int, quota: Quota) -> None:
         self._quota = quota
