@@ -426,7 +426,8 @@ def test_a_bomb_stops_at_the_limit(encode, cache):
     with pytest.raises(LayerFormatError, match="more than 20000000 bytes") as caught:
         build(source, cache_fd=cache, keep=kept, layer_size_limit=20_000_000)
     assert "layer_size_limit" in caught.value.hint
-    assert len(kept.data[blobs.sha(tar)]) <= 20_000_000
+    # nothing at all, when the writer's thread had no turn before the limit was reached
+    assert len(kept.data.get(blobs.sha(tar), b"")) <= 20_000_000
     assert source.streamed == [source.layers[0].digest], "not decoded again as a stream"
     # at the limit itself; and what the cache has is no way around it
     build(source, cache_fd=cache, layer_size_limit=len(tar))
