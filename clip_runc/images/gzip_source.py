@@ -1,7 +1,7 @@
 """Decoding a gzip layer, and cutting it where decoding can start again: at deflate blocks.
 
 Where the cuts are is a property of the stream alone: a chunk ends at the first block that begins
-``target`` compressed or ``RAW_TARGET`` uncompressed bytes after it, or more (``Targets``).  ISA-L
+``target`` compressed or ``raw_target`` uncompressed bytes after it, or more (``checkpoints``).  ISA-L
 decodes, and does not wait while the place is searched for (``gzip_cuts``): only what was decoded
 from there on does.
 """
@@ -16,7 +16,7 @@ from typing import NamedTuple
 from clip_runc.errors import LayerFormatError
 from clip_runc.images.gzip_cuts import Arrival, Cutter, Place, Remembered
 from clip_runc.images.spool import BEHIND, Spool
-from clip_runc.index.checkpoints import NEVER, Cut, Targets
+from clip_runc.index.checkpoints import NEVER, Cut, gzip_limit
 from clip_runc.index.windows import WINDOW
 from clip_runc.linux.inflaters import gzip_inflater
 from clip_runc.linux.isa_l import FastInflater
@@ -28,6 +28,9 @@ _WRITE = MIB
 
 _LOOK_BACK = 40 << 10
 """Compressed bytes before the end of a chunk that are searched for a block: zlib makes 2 or 3."""
+
+_LOOK_BACK_RAW = 192 << 10
+"""Uncompressed bytes likewise."""
 
 _AHEAD = 4 << 20
 """Compressed bytes that are decoded at most while the place of a cut is searched for."""
@@ -66,12 +69,12 @@ def gzip_pieces(spool: Spool, checkpoint_mib: int, buffers: Buffers) -> Pieces:
     The bytes lie in ``buffers``, to which whoever gets them may give them back.
     Raises ``LayerFormatError``.
     """
-    targets = Targets(checkpoint_mib * MIB)
-    spool.behind = BEHIND + checkpoint_mib * MIB  # back to a chunk's start, from behind its end
+    target = checkpoint_mib * MIB
+    spool.behind = BEHIND + target  # back to a chunk's start, from behind its end
     inflater = gzip_inflater()
     with Cutter(spool, inflater) as cutter:
         try:
-            yield from _Decoding(spool, inflater, targets, buffers, cutter).pieces()
+            yield from _Decoding(spool, inflater, target, buffers, cutter).pieces()
             return cutter.windows()
         except InflateError as error:
             raise LayerFormatError(f"gzip: {error}") from None
@@ -92,12 +95,12 @@ class _Decoding:
         self,
         spool: Spool,
         inflater: FastInflater | GzipInflater,
-        targets: Targets,
+        target: int,
         buffers: Buffers,
         cutter: Cutter,
     ) -> None:
         self._spool = spool
-        self._targets = targets
+        self._target = target
         self._buffers = buffers
         self._cutter = cutter
         self._fast = inflater
@@ -123,7 +126,7 @@ class _Decoding:
                 if self._member is None and not self._begin(data, at):
                     break
                 stop = at + min(len(data) - at, self._room())
-                last = min(len(out), end + self._limit.raw - self._raw)
+                last = min(len(out), end + self._room_raw())
                 used, made = self._fast.inflate(data, at, stop, out, end, last)
                 if not (used or made or full or self._fast.finished):
                     raise LayerFormatError("gzip: nothing more can be decoded")
@@ -169,6 +172,11 @@ class _Decoding:
         early = self._early()
         return (early if self._position < early else early + _LOOK_BACK) - self._position
 
+    def _room_raw(self) -> int:
+        """Uncompressed bytes likewise."""
+        early = self._early_raw()
+        return (early if self._raw < early else self._limit.raw) - self._raw
+
     def _reached(self) -> bool:
         return self._position * 8 >= self._limit.bit or self._raw >= self._limit.raw
 
@@ -176,13 +184,17 @@ class _Decoding:
         """The byte of the blob from which on blocks before the limit are looked for."""
         return -(-self._limit.bit // 8) - _LOOK_BACK
 
+    def _early_raw(self) -> int:
+        return self._limit.raw - _LOOK_BACK_RAW
+
     def _arrive(self, out: bytearray, end: int) -> None:
         self._settle(wait=False)
         if self._found is None and self._reached():
             self._search()
-        if self._reached() or self._position >= self._early():
+        if self._position >= self._early() or self._raw >= self._early_raw():
             self._settle(wait=True)
-        if self._member and self._found is None and self._position == self._early():
+        early = self._position == self._early() or self._raw == self._early_raw()
+        if self._member and self._found is None and early:
             self._fast.remember()
             before = memoryview(out)[end - min(WINDOW, self._raw - self._member[1]) : end]
             self._remembered = Remembered(self._position, self._raw, bytes(before))
@@ -195,7 +207,7 @@ class _Decoding:
             Arrival(self._start, self._limit, self._position, self._member, self._remembered)
         )
         # the next limit or before it; and no further than the spool keeps what is searched
-        raw, bit = self._targets.limit(Cut(self._raw, self._position * 8))
+        raw, bit = gzip_limit(Cut(self._raw, self._position * 8), self._target)
         self._limit = Cut(raw, min(bit, (self._position + _AHEAD) * 8))
 
     def _settle(self, *, wait: bool) -> None:
@@ -213,7 +225,7 @@ class _Decoding:
             self._limit = NEVER
             return
         self._start = place
-        self._limit = self._targets.limit(Cut(place.raw, place.bit))
+        self._limit = gzip_limit(Cut(place.raw, place.bit), self._target)
         self._ahead.append(place)
 
     # Output

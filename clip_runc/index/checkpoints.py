@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-MAX_RAW = 16 << 20
-"""Uncompressed bytes that a chunk should not exceed: what one read may have to wait for."""
+_MOST_RAW = 8 << 20
+"""Uncompressed bytes behind which every chunk ends at the next place."""
 
-RAW_TARGET = MAX_RAW // 2
-"""Uncompressed bytes after which a gzip chunk ends with its block, whatever it takes compressed."""
+MAX_FRAME_RAW = 16 << 20
+"""Uncompressed bytes of a zstd frame that are still worth a chunk; else the layer is streamed."""
 
 CEILING_RAW = 64 << 20
 """Uncompressed bytes that no chunk of ours exceeds; a layer that would need it is streamed."""
@@ -21,16 +21,23 @@ class Cut(NamedTuple):
     bit: int
 
 
-class Targets:
-    """How far a gzip layer's chunks reach: to the first block behind the ``limit``."""
+def gzip_target(target: int) -> int:
+    """Compressed bytes behind which a gzip chunk ends: blocks rarely begin there, so rather below."""
+    return target - target // 16
 
-    def __init__(self, target: int, raw_target: int = RAW_TARGET) -> None:
-        self._bits = (target - target // 16) * 8  # blocks rarely begin there: rather below
-        self._raw_target = raw_target
 
-    def limit(self, start: Cut) -> Cut:
-        """Where a chunk should end that begins at ``start``: at either."""
-        return Cut(start.raw + self._raw_target, start.bit + self._bits)
+def raw_target(target: int) -> int:
+    """Uncompressed bytes behind which a chunk ends whatever it takes compressed.
+
+    Who reads a page waits until all of its chunk is fetched, inflated, checked and stored, and most
+    of that goes by uncompressed bytes.  But each chunk more costs the index a window, some 2 kB.
+    """
+    return min(target + target // 4, _MOST_RAW)
+
+
+def gzip_limit(start: Cut, target: int) -> Cut:
+    """Where a gzip chunk should end that begins at ``start``: at the first block behind either."""
+    return Cut(start.raw + raw_target(target), start.bit + gzip_target(target) * 8)
 
 
 NEVER = Cut(1 << 62, 1 << 62)

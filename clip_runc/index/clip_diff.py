@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from clip_runc.index.checkpoints import CEILING_RAW, MAX_RAW, RAW_TARGET
+from clip_runc.index.checkpoints import gzip_target, raw_target
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
 from clip_runc.index.model import Chunk, Layer
@@ -111,24 +111,18 @@ def spacing(clip: ClipFile) -> int:
     """Which ``checkpoint_mib`` the index was made with, as far as it matters: 1 to 64.
 
     An index does not say.  But a chunk ends at the first possible place with that much behind
-    it, so the largest value which no chunk is too short for gives the same chunks.
+    it, so the largest value that no chunk is too short for gives the same chunks.
     """
-    return max(1, min((_spacing(layer) for layer in clip.layers), default=64))
+    chunks = [(layer.codec, chunk) for layer in clip.layers for chunk in layer.chunks[:-1]]
+    fits = (mib for mib in range(64, 1, -1) if all(_reaches(*one, mib * MIB) for one in chunks))
+    return next(fits, 1)
 
 
-def _spacing(layer: Layer) -> int:
-    bounded = [chunk for chunk in layer.chunks[:-1] if _by_target(layer, chunk)]
-    shortest = min((chunk.comp_end - chunk.comp_start for chunk in bounded), default=CEILING_RAW)
-    if layer.codec == "gzip":  # the target is a sixteenth below, see Targets
-        return min(64, next(m for m in range(64, -1, -1) if _gzip_target(m) <= shortest))
-    return min(64, shortest // MIB) if layer.codec in ("zstd", "none") else 64
-
-
-def _gzip_target(mib: int) -> int:
-    return mib * MIB - mib * MIB // 16
-
-
-def _by_target(layer: Layer, chunk: Chunk) -> bool:
-    """Whether a chunk ended for its compressed size, and not for its uncompressed one."""
-    limit = {"gzip": RAW_TARGET, "zstd": MAX_RAW // 2}.get(layer.codec, CEILING_RAW + 1)
-    return chunk.raw_end - chunk.raw_start < limit
+def _reaches(codec: str, chunk: Chunk, target: int) -> bool:
+    """Whether a chunk may end where it does, with this target."""
+    size, raw = chunk.comp_end - chunk.comp_start, chunk.raw_end - chunk.raw_start
+    if codec == "gzip":
+        return size >= gzip_target(target) or raw >= raw_target(target)
+    if codec == "zstd":
+        return size >= target or raw >= raw_target(target)
+    return codec != "none" or size >= target

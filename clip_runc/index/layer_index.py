@@ -20,7 +20,7 @@ from clip_runc.errors import IndexFormatError
 from clip_runc.index.chunk_table import pack_chunks, unpack_chunks
 from clip_runc.index.model import Entry, Extent, Layer
 
-VERSION = 2
+VERSION = 3
 _MAGIC = b"CLIPLAY\0"
 _HEADER = struct.Struct("<8sIIQQQ32s")
 _MAX_ENTRIES_RAW = 1 << 30

@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 
 from clip_runc.errors import LayerFormatError
-from clip_runc.index.checkpoints import MAX_RAW, Cut
+from clip_runc.index.checkpoints import MAX_FRAME_RAW, Cut, raw_target
 
 MAGIC = b"\x28\xb5\x2f\xfd"
 SKIPPABLE = b"\x2a\x4d\x18"
@@ -115,12 +115,12 @@ class FrameWalker:
 
 
 def framed_pieces(
-    blob: Iterable[bytes], target: int, max_raw: int = MAX_RAW
+    blob: Iterable[bytes], target: int, max_raw: int = MAX_FRAME_RAW
 ) -> Generator[tuple[bytes, list[Cut]], None, int]:
     """Decode a blob of many frames: (bytes, cuts that lie in them), in order.
 
-    A chunk is a group of whole frames with about ``target`` compressed bytes.  Returns the bit
-    where the last frame ends.  Raises ``LayerFormatError``; also for a frame of more than
+    A chunk is a group of whole frames with about ``target`` compressed or
+    ``raw_target(target)`` uncompressed bytes.  Returns the bit where the last frame ends.  Raises ``LayerFormatError``; also for a frame of more than
     ``max_raw`` bytes, for that cannot be entered where it is wanted.
     """
     state = _Framed(target, max_raw)
@@ -173,4 +173,4 @@ class _Framed:
         if self._start is None:
             return True
         raw, compressed = self._raw - self._start.raw, self._comp - self._start.bit // 8
-        return raw > 0 and (compressed >= self._target or raw >= self._max_raw // 2)
+        return raw > 0 and (compressed >= self._target or raw >= raw_target(self._target))

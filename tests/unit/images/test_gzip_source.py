@@ -54,7 +54,7 @@ def decoded(blob, step=65536, kib=8, **patched):
     """All bytes, the cuts and the windows, with chunks of a few KiB."""
     pieces = (blob[at : at + step] for at in range(0, len(blob), step))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"MIB": KIB, "_LOOK_BACK": 4 * KIB, **patched}.items():
+        for name, value in {"MIB": KIB, "_LOOK_BACK": 4 * KIB, "_LOOK_BACK_RAW": 6 * KIB, **patched}.items():
             patch.setattr(gzip_cuts if name == "_SEEK" else gzip_source, name, value)
         with Spool(pieces, sha(blob), len(blob)) as spool:
             found, cuts = bytearray(), []
@@ -86,23 +86,24 @@ def check_chunks(blob, data, cuts, windows):
     padding=st.integers(0, 600),
     step=st.integers(500, 70_000),
     look_back=st.integers(0, 20 * KIB),
+    look_back_raw=st.integers(0, 90 * KIB),
+    kib=st.sampled_from([4, 8, 64]),
     write=st.integers(100, 70_000),
 )
 @settings(max_examples=60, deadline=None)
 def test_any_gzip_is_cut_at_places_that_do_not_depend_on_how(
-    parts, padding, step, look_back, write
+    parts, padding, step, look_back, look_back_raw, kib, write
 ):
     data = b"".join(raw for raw, _ in parts)
     blob = b"".join(packed for _, packed in parts) + bytes(padding)
-    found, cuts, windows = decoded(blob)
+    found, cuts, windows = decoded(blob, kib=kib)
     assert found == data
     assert [cut.raw for cut in cuts] == sorted({cut.raw for cut in cuts})
     assert len(windows) >= len(cuts)
     check_chunks(blob, data, cuts, windows)
-    assert decoded(blob, step, _LOOK_BACK=look_back, _WRITE=write, _SEEK=777) == (
-        data, cuts, windows,
-    )  # fmt: skip
-    assert decoded(blob, gzip_inflater=GzipInflater) == (data, cuts, windows)
+    otherwise = {"_LOOK_BACK": look_back, "_LOOK_BACK_RAW": look_back_raw, "_WRITE": write}
+    assert decoded(blob, step, kib, **otherwise, _SEEK=777) == (data, cuts, windows)
+    assert decoded(blob, kib=kib, gzip_inflater=GzipInflater) == (data, cuts, windows)
 
 
 @given(

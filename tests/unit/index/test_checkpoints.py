@@ -3,13 +3,13 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clip_runc.index.checkpoints import Cut, Fixed, Targets
+from clip_runc.index.checkpoints import Cut, Fixed, gzip_limit
 
 
 @given(start=st.integers(0, 1 << 40), target=st.integers(16, 1 << 26))
-def test_a_chunk_ends_a_little_before_its_target_or_at_so_many_bytes(start, target):
-    limit = Targets(target, 8_000_000).limit(Cut(start, start * 8))
-    assert limit.raw == start + 8_000_000
+def test_a_gzip_chunk_ends_a_little_before_its_target_or_at_so_many_bytes(start, target):
+    limit = gzip_limit(Cut(start, start * 8), target)
+    assert limit.raw == start + min(target + target // 4, 8 << 20)
     assert target - target // 16 == (limit.bit - start * 8) / 8
 
 

@@ -16,16 +16,17 @@ def layer(codec: str, *sizes: tuple[int, int]) -> Layer:
 
 
 def test_the_shortest_chunk_says_what_an_index_was_made_with():
-    long, short = (6 * MIB, 4 * MIB), (5 * MIB, 2 * MIB)
+    long, short = (4 * MIB, 4 * MIB), (2 * MIB, 2 * MIB)
     assert spacing(_Clip(layer("gzip", long, long, short))) == 4
     assert spacing(_Clip(layer("gzip", long, short, long))) == 2
     assert spacing(_Clip(layer("gzip", long, long), layer("zstd", short, short))) == 2
     assert spacing(_Clip(layer("none", (3 * MIB, 3 * MIB), (1, 1)))) == 3
 
 
-def test_what_ended_for_its_uncompressed_size_says_nothing():
-    assert spacing(_Clip(layer("gzip", (16 * MIB, MIB), (6 * MIB, 4 * MIB), (1, 1)))) == 4
-    assert spacing(_Clip(layer("zstd", (8 * MIB, MIB), (6 * MIB, 4 * MIB), (1, 1)))) == 4
+def test_what_ended_for_its_uncompressed_size_says_how_much_that_was():
+    assert spacing(_Clip(layer("gzip", (5 * MIB, MIB), (4 * MIB, 4 * MIB), (1, 1)))) == 4
+    assert spacing(_Clip(layer("zstd", (3 * MIB, MIB), (4 * MIB, 4 * MIB), (1, 1)))) == 2
+    assert spacing(_Clip(layer("gzip", (16 * MIB, MIB), (7 * MIB, 7 * MIB), (1, 1)))) == 7
 
 
 def test_where_every_value_gives_the_same():

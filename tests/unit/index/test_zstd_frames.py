@@ -69,9 +69,13 @@ def test_the_walker_neither_loses_nor_invents_bytes(parts, first):
 
 
 def test_frames_are_grouped():
-    noise = [hashlib.sha256(bytes([i])).digest() * 3 for i in range(50)]
-    _, cuts, _ = decode(b"".join(frame(part) for part in noise), 1000, target=400)
-    assert {later.bit - cut.bit for cut, later in pairwise(cuts)} == {9 * 49 * 8}
+    noise = [hashlib.sha256(bytes([i])).digest() for i in range(50)]
+    size = len(frame(noise[0]))
+    _, cuts, _ = decode(b"".join(map(frame, noise)), 1000, target=9 * size)
+    assert {later.bit - cut.bit for cut, later in pairwise(cuts)} == {9 * size * 8}
+    size = len(frame(noise[0] * 3))
+    _, cuts, _ = decode(b"".join(frame(part * 3) for part in noise), 1000, target=400)
+    assert {later.bit - cut.bit for cut, later in pairwise(cuts)} == {6 * size * 8}, "500 bytes raw"
 
 
 def test_a_trailing_skippable_frame_belongs_to_no_chunk():
