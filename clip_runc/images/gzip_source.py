@@ -1,9 +1,9 @@
 """Decoding a gzip layer, and cutting it where decoding can start again: at deflate blocks.
 
-Where the cuts are is a property of the stream alone: a chunk ends at the first block that begins
-``target`` compressed or ``raw_target`` uncompressed bytes after it, or more (``checkpoints``).  ISA-L
-decodes, and does not wait while the place is searched for (``gzip_cuts``): only what was decoded
-from there on does.
+Where the cuts are is a property of the stream alone: a chunk ends at the first block behind its
+limit (``checkpoints.gzip_limit``), so many bytes from its start, compressed or not.  ISA-L decodes,
+and does not wait while the place is searched for (``gzip_cuts``): only what was decoded from there
+on does.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from clip_runc.images.layer_scan import Buffer, LayerScan, LayerTooLarge, Piece
 from clip_runc.images.media_types import compression_of, expected_compression
 from clip_runc.images.spool import Spool
 from clip_runc.index.checkpoints import Cut, Fixed
+from clip_runc.index.chunk_hash import BLAKE3
 from clip_runc.index.clip_layers import check_chunks
 from clip_runc.index.inflate import stream_decoder
 from clip_runc.index.layer_index import LayerIndex
@@ -237,7 +238,7 @@ def _chunks(
                 piece.raw_end,
                 start,
                 -(-stop // 8),
-                piece.sha256,
+                piece.hash,
                 bit,
                 (place, length) if length else (0, 0),
             )
@@ -263,5 +264,6 @@ def _result(
         comp_size=blob.size,
         raw_size=scan.raw_size,
         chunks=chunks,
+        chunk_hash=BLAKE3,
     )
     return LayerIndex(layer, tuple(scan.entries), windows)

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from clip_runc.config import LAYER_SIZE_LIMIT
 from clip_runc.errors import LayerFormatError
 from clip_runc.index.checkpoints import Cut
+from clip_runc.index.chunk_hash import BLAKE3, new_hash
 from clip_runc.index.model import Entry
 from clip_runc.index.tar import TarScanner
 
@@ -33,7 +34,7 @@ class Piece(NamedTuple):
 
     cut: Cut
     raw_end: int
-    sha256: bytes
+    hash: bytes
 
 
 class LayerTooLarge(LayerFormatError):
@@ -60,7 +61,7 @@ class LayerScan:
         self._diff = hashlib.sha256()
         self._scanner = TarScanner()
         self._cut: Cut | None = None
-        self._chunk = hashlib.sha256()
+        self._chunk = new_hash(BLAKE3)
         self._error: BaseException | None = None
         self._stopped = False
         self._fed_queue: _Queue = queue.Queue(_QUEUE)
@@ -140,7 +141,7 @@ class LayerScan:
             position = cut.raw - start
             self._close_chunk(cut.raw)
             self._cut = cut
-            self._chunk = hashlib.sha256()
+            self._chunk = new_hash(BLAKE3)
         self._chunk.update(view[position:])
         if self._sink is not None:
             self._sink(start, data)

@@ -22,7 +22,7 @@ class Cut(NamedTuple):
 
 
 def gzip_target(target: int) -> int:
-    """Compressed bytes behind which a gzip chunk ends: blocks rarely begin there, so rather below."""
+    """Compressed bytes behind which a gzip chunk ends: rarely at once, so rather below."""
     return target - target // 16
 
 

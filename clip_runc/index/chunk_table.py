@@ -18,7 +18,7 @@ MAX_CHUNKS = 1 << 18
 
 
 def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
-    """Records: raw start and length, compressed start and length, window place, bit, pad, SHA-256,
+    """Records: raw start and length, compressed start and length, window place, bit, pad, hash,
     skip.
     """
     return b"".join(
@@ -30,7 +30,7 @@ def pack_chunks(chunks: Iterable[Chunk]) -> bytes:
             *chunk.window,
             chunk.bit,
             chunk.pad,
-            chunk.sha256,
+            chunk.hash,
             chunk.skip,
         )
         for chunk in chunks
@@ -54,6 +54,6 @@ def unpack_chunks(table: bytes | memoryview) -> tuple[Chunk, ...]:
         raise IndexFormatError(f"a chunk table of {len(table)} bytes")
     rows = _RECORD.iter_unpack(table)
     return tuple(
-        Chunk(raw, raw + size, comp, comp + packed, sha256, bit, (at, window), pad, skip)
-        for raw, size, comp, packed, at, window, bit, pad, sha256, skip in rows
+        Chunk(raw, raw + size, comp, comp + packed, digest, bit, (at, window), pad, skip)
+        for raw, size, comp, packed, at, window, bit, pad, digest, skip in rows
     )

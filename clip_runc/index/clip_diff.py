@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from clip_runc.index.checkpoints import gzip_target, raw_target
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
-from clip_runc.index.model import Chunk, Layer
+from clip_runc.index.model import Chunk
 from clip_runc.index.tree_diff import ADDED, REMOVED, Tree, diff_trees
 
 MIB = 1 << 20
@@ -71,8 +71,8 @@ def _chunks(where: str, given: ClipFile, rebuilt: ClipFile, layer: int) -> Itera
             # all that follow lie elsewhere, too
             yield f"{where}: chunk {number} is at {_place(left)}, not {_place(right)}"
             return
-        if left.sha256 != right.sha256:
-            yield f"{where}: chunk {number} has another SHA-256"
+        if left.hash != right.hash:
+            yield f"{where}: chunk {number} has another hash"
         if given.window(layer, number) != rebuilt.window(layer, number):
             yield f"{where}: chunk {number} has another window"
 

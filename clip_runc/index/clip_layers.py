@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from clip_runc.errors import IndexFormatError
+from clip_runc.index.chunk_hash import NAMES, SHA256
 from clip_runc.index.chunk_table import MAX_CHUNKS, RECORD_SIZE, pack_chunks, unpack_chunks
 from clip_runc.index.model import BLOCK, ESTARGZ, ORIGINS, ZSTD_CHUNKED, Chunk, Layer
 
@@ -35,7 +36,10 @@ _TEXT_FIELDS = ("digest", "diff_id", "media_type", "codec", "compression")
 _SIZE_FIELDS = ("comp_size", "raw_size")
 _ORIGIN_FIELDS = ("origin", "toc")
 """Only there where a layer was not read but described by what others published."""
-_TEXTS = frozenset((*_TEXT_FIELDS, *_ORIGIN_FIELDS))
+_HASH_FIELD = "chunk_hash"
+"""Only there where it is not SHA-256."""
+
+_TEXTS = frozenset((*_TEXT_FIELDS, *_ORIGIN_FIELDS, _HASH_FIELD))
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
@@ -57,6 +61,8 @@ def pack_layers(layers: Sequence[LayerParts]) -> tuple[bytes, bytes, bytes]:
         row |= {name: getattr(layer, name) for name in _SIZE_FIELDS}
         if layer.origin:
             row |= {name: getattr(layer, name) for name in _ORIGIN_FIELDS}
+        if layer.chunk_hash != SHA256:
+            row[_HASH_FIELD] = layer.chunk_hash
         rows.append(row | {"chunks": len(layer.chunks)})
     return _json(rows), b"".join(tables), b"".join(windows)
 
@@ -98,12 +104,17 @@ def unpack_layers(text: bytes, table: bytes, window_bytes: int) -> tuple[Layer, 
 def _row_count(row: Any) -> int:
     """The number of chunks of a row of LAYR, whose fields are checked first."""
     fields = {*_TEXT_FIELDS, *_SIZE_FIELDS, "chunks"}
-    if not isinstance(row, dict) or set(row) not in (fields, {*fields, *_ORIGIN_FIELDS}):
+    if not isinstance(row, dict) or set(row) - {_HASH_FIELD} not in (
+        fields,
+        {*fields, *_ORIGIN_FIELDS},
+    ):
         raise IndexFormatError("a layer of a .clip file has other fields than it must")
     if not all(isinstance(row[name], str) for name in row if name in _TEXTS):
         raise IndexFormatError("a layer of a .clip file has a field that is no text")
     if "origin" in row and (row["origin"] not in ORIGINS or not _DIGEST.fullmatch(row["toc"])):
         raise IndexFormatError("a layer of a .clip file is from no table of contents that we know")
+    if row.get(_HASH_FIELD, SHA256) not in NAMES:
+        raise IndexFormatError(f"a layer of a .clip file has a hash {row[_HASH_FIELD][:20]!r}")
     for name in (*_SIZE_FIELDS, "chunks"):
         if type(row[name]) is not int or not 0 <= row[name] <= MAX_SIZE:
             raise IndexFormatError(f"a layer of a .clip file has {name} {str(row[name])[:40]!r}")

@@ -2,7 +2,7 @@
 
 ``ClipFile.open`` reads what a mount needs, the header and the layer and chunk tables; the
 EROFS image and the windows are read when they are asked for.  Every byte used is covered by a
-checksum, but the windows': a wrong one is found by the SHA-256 of the chunk made with it.
+checksum, but the windows': a wrong one is found by the hash of the chunk made with it.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class ClipFile:
         """A digest of what the container sees: the same for an image wherever it was fetched,
         whatever was recorded of it, whichever zstd compressed the index.
 
-        Windows are not in it: a wrong one is found by the SHA-256 of its chunk, which is.
+        Windows are not in it: a wrong one is found by the hash of its chunk, which is.
         """
         digest = hashlib.sha256()
         for name in (b"MANI", b"CONF", b"PLAT", b"LAYR", b"EROF"):

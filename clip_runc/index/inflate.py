@@ -6,7 +6,6 @@ the GIL).  Whatever the compressed bytes say, no more comes out than the index d
 
 from __future__ import annotations
 
-import hashlib
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import zstandard
 
 from clip_runc.errors import DigestMismatch, LayerFormatError
+from clip_runc.index.chunk_hash import hash_of
 from clip_runc.index.gzip_blocks import TRAILER, member_header, restart_bytes
 from clip_runc.index.model import Chunk, Layer
 
@@ -40,7 +40,7 @@ ZSTD_WINDOW_MAX = 1 << 27
 def inflate_chunk(
     layer: Layer, chunk: Chunk, compressed: bytes | memoryview, window: bytes = b""
 ) -> bytes:
-    """The ``raw_end - raw_start`` bytes of ``chunk``, checked against its SHA-256, pad included.
+    """The ``raw_end - raw_start`` bytes of ``chunk``, checked against its hash, pad included.
 
     ``compressed`` is the blob's ``[comp_start, comp_end)``; ``window`` the chunk's decompressed
     dictionary.  Raises ``LayerFormatError`` for bytes that do not inflate to this many, and
@@ -54,7 +54,7 @@ def inflate_chunk(
             f"{where}: {len(compressed)} bytes instead of {chunk.comp_end - chunk.comp_start}"
         )
     if layer.hashes_compressed:
-        _compare(where, compressed, chunk.sha256)
+        _compare(where, compressed, layer.chunk_hash, chunk.hash)
     if layer.codec == "gzip":
         data = _inflate_gzip(where, chunk.bit, wanted, memoryview(compressed), window)
     elif layer.codec == "members":
@@ -71,12 +71,12 @@ def inflate_chunk(
     if chunk.skip:
         data = data[chunk.skip :]
     if not layer.hashes_compressed:
-        _compare(where, data, chunk.sha256)
+        _compare(where, data, layer.chunk_hash, chunk.hash)
     return data + bytes(chunk.pad) if chunk.pad else data
 
 
-def _compare(where: str, data: bytes | memoryview, sha256: bytes) -> None:
-    if hashlib.sha256(data).digest() != sha256:
+def _compare(where: str, data: bytes | memoryview, name: str, expected: bytes) -> None:
+    if hash_of(name, data) != expected:
         raise DigestMismatch(
             f"{where}: the bytes do not match the index",
             "the registry or a proxy served damaged bytes, or the index is of another layer",

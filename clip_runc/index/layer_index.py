@@ -51,6 +51,7 @@ def pack(index: LayerIndex, checkpoint_mib: int) -> bytes:
         "compression": layer.compression,
         "comp_size": layer.comp_size,
         "raw_size": layer.raw_size,
+        "chunk_hash": layer.chunk_hash,
         "entries": [_entry_row(entry) for entry in index.entries],
     }
     text = zstandard.ZstdCompressor(level=3).compress(json.dumps(head).encode())

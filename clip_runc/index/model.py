@@ -62,12 +62,12 @@ class Chunk:
 
     ``raw`` offsets count bytes of the uncompressed tar stream, ``comp`` offsets bytes of
     the blob; both are half open.  The first ``bit`` bits of the byte at ``comp_start`` belong
-    to the chunk before (gzip only); ``comp_end`` is rounded up to whole bytes.  ``sha256`` is of
-    the uncompressed bytes.  ``window`` is the place (offset, length) of the compressed
-    dictionary in the window section of the index, length 0 for none.
+    to the chunk before (gzip only); ``comp_end`` is rounded up to whole bytes.  ``hash`` is of the
+    uncompressed bytes, by the layer's ``chunk_hash``.  ``window`` is the place (offset, length) of
+    the compressed dictionary in the window section of the index, length 0 for none.
 
     Only where the layer has an ``origin``: the last ``pad`` bytes of the chunk (fewer than
-    ``BLOCK``) are zeros that neither the blob nor ``sha256`` knows of, and the first ``skip``
+    ``BLOCK``) are zeros that neither the blob nor ``hash`` knows of, and the first ``skip``
     bytes that ``comp`` uncompresses to belong to something else.
     """
 
@@ -75,7 +75,7 @@ class Chunk:
     raw_end: int
     comp_start: int
     comp_end: int
-    sha256: bytes
+    hash: bytes
     bit: int = 0
     window: tuple[int, int] = (0, 0)
     pad: int = 0
@@ -96,7 +96,9 @@ class Layer:
     contents (``ORIGINS``) with the digest ``toc`` that was read instead: then the chunks are what
     that says.  Those of an eStargz or zstd:chunked layer hold the data of its files one after the
     other, each from a block on, and no tar headers; those of a zTOC are the tar stream, and their
-    ``sha256`` is of the *compressed* bytes.
+    ``hash`` is of the *compressed* bytes.
+
+    ``chunk_hash`` is one of ``chunk_hash.NAMES``.
     """
 
     digest: str
@@ -109,6 +111,7 @@ class Layer:
     chunks: tuple[Chunk, ...] = field(repr=False)
     origin: str = ""
     toc: str = ""
+    chunk_hash: str = "sha256"
 
     @property
     def diff_hex(self) -> str:
@@ -123,5 +126,5 @@ class Layer:
 
     @property
     def hashes_compressed(self) -> bool:
-        """Whether the chunks' ``sha256`` is of the bytes as they are fetched."""
+        """Whether the chunks' ``hash`` is of the bytes as they are fetched."""
         return self.origin == ZTOC

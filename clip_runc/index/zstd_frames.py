@@ -119,9 +119,9 @@ def framed_pieces(
 ) -> Generator[tuple[bytes, list[Cut]], None, int]:
     """Decode a blob of many frames: (bytes, cuts that lie in them), in order.
 
-    A chunk is a group of whole frames with about ``target`` compressed or
-    ``raw_target(target)`` uncompressed bytes.  Returns the bit where the last frame ends.  Raises ``LayerFormatError``; also for a frame of more than
-    ``max_raw`` bytes, for that cannot be entered where it is wanted.
+    A chunk is a group of whole frames with about ``target`` compressed or ``raw_target(target)``
+    uncompressed bytes.  Returns the bit where the last frame ends.  Raises ``LayerFormatError``;
+    also for a frame of more than ``max_raw`` bytes, for that cannot be entered where it is wanted.
     """
     state = _Framed(target, max_raw)
     for data in blob:

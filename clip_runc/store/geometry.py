@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_left, bisect_right
 
 from clip_runc.errors import IndexFormatError
+from clip_runc.index.chunk_hash import SIZE, hash_of
 from clip_runc.index.model import BLOCK, Layer
 
 
@@ -20,9 +21,10 @@ class Geometry:
         self.size = layer.raw_size
         self.starts = [chunk.raw_start for chunk in layer.chunks]
         self.ends = [chunk.raw_end for chunk in layer.chunks]
-        self.hashes = [chunk.sha256 for chunk in layer.chunks]
+        self.hashes = [chunk.hash for chunk in layer.chunks]
         self._pads = [chunk.pad for chunk in layer.chunks]
         self._raw_hashes = not layer.hashes_compressed
+        self._hash = layer.chunk_hash
         self._check(layer)
         self.digest = self._digest()
 
@@ -51,7 +53,7 @@ class Geometry:
             if bytes(data[-pad:]) != bytes(pad):
                 return False
             data = data[:-pad]
-        return self._raw_hashes and hashlib.sha256(data).digest() == self.hashes[chunk]
+        return self._raw_hashes and hash_of(self._hash, data) == self.hashes[chunk]
 
     def _check(self, layer: Layer) -> None:
         hexdigits = layer.diff_hex
@@ -64,8 +66,8 @@ class Geometry:
                     f"layer {layer.diff_id}: chunk {number} is [{chunk.raw_start}, "
                     f"{chunk.raw_end}), the one before ends at {expected}"
                 )
-            if len(chunk.sha256) != 32:
-                raise IndexFormatError(f"layer {layer.diff_id}: chunk {number} has no sha256")
+            if len(chunk.hash) != SIZE:
+                raise IndexFormatError(f"layer {layer.diff_id}: chunk {number} has no hash")
             if layer.codec != "stream" and not (
                 0 <= chunk.comp_start < chunk.comp_end <= layer.comp_size
             ):

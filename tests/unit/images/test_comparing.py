@@ -66,7 +66,7 @@ def test_one_that_lies_is_not(tmp_path: Path, reference: str) -> None:
     truth = path.read_bytes()
     with ClipFile.open(str(path)) as clip:
         layer, upper = (local_windows(one) for one in clip.layers)
-    chunks = (replace(layer.chunks[0], sha256=bytes(32)), *layer.chunks[1:])
+    chunks = (replace(layer.chunks[0], hash=bytes(32)), *layer.chunks[1:])
     rewrite(path, layers=[(replace(layer, chunks=chunks), b""), (upper, b"")])
     push_index(settings, image_at(settings, reference), str(path))
     assert any("layer 1" in line for line in adopt(settings, reference))

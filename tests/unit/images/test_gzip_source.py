@@ -54,7 +54,8 @@ def decoded(blob, step=65536, kib=8, **patched):
     """All bytes, the cuts and the windows, with chunks of a few KiB."""
     pieces = (blob[at : at + step] for at in range(0, len(blob), step))
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in {"MIB": KIB, "_LOOK_BACK": 4 * KIB, "_LOOK_BACK_RAW": 6 * KIB, **patched}.items():
+        small = {"MIB": KIB, "_LOOK_BACK": 4 * KIB, "_LOOK_BACK_RAW": 6 * KIB}
+        for name, value in (small | patched).items():
             patch.setattr(gzip_cuts if name == "_SEEK" else gzip_source, name, value)
         with Spool(pieces, sha(blob), len(blob)) as spool:
             found, cuts = bytearray(), []

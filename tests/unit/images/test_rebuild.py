@@ -16,6 +16,7 @@ from clip_runc.cli import verify
 from clip_runc.config import Settings
 from clip_runc.images.make import index_image
 from clip_runc.images.rebuild import differences
+from clip_runc.index.chunk_hash import BLAKE3, hash_of
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clip_diff import spacing
 from clip_runc.index.clipfile import ClipFile
@@ -118,7 +119,7 @@ def test_an_index_cut_elsewhere_is_read_and_told(
         first,
         raw_end=second.raw_end,
         comp_end=second.comp_end,
-        sha256=hashlib.sha256(tar_of(LOWER)[: second.raw_end]).digest(),
+        hash=hash_of(BLAKE3, tar_of(LOWER)[: second.raw_end]),
     )
     rewrite(path, layers=[(replace(layer, chunks=(both, *others)), b""), (upper, b"")])
     with ClipFile.open(str(path)) as clip:
@@ -154,10 +155,10 @@ def test_a_wrong_chunk_is_named(settings: Settings, reference: str, tmp_path: Pa
         upper = (local_windows(clip.layers[1]), b"")
     chunks = list(layer.chunks)
     assert len(chunks) > 2
-    chunks[1] = replace(chunks[1], sha256=hashlib.sha256(b"another").digest())
+    chunks[1] = replace(chunks[1], hash=hashlib.sha256(b"another").digest())
     rewrite(path, layers=[(replace(layer, chunks=tuple(chunks)), windows), upper])
     (line,) = differences(settings, str(path))
-    assert line.startswith("layer 1 (sha256:") and line.endswith("chunk 1 has another SHA-256")
+    assert line.startswith("layer 1 (sha256:") and line.endswith("chunk 1 has another hash")
 
 
 def test_the_command(

@@ -181,11 +181,19 @@ def test_opening_imports_nothing_heavy(tmp_path):
         Layer(sha(b""), sha(b""), "x", "stream", "zstd", 9, 8, (Chunk(0, 8, 0, 0, bytes(32)),)),
         Layer(sha(b""), sha(b""), "x", "none", "none", 8, 8, (Chunk(0, 8, 0, 8, bytes(32)),)),
         Layer(sha(b""), sha(b""), "x", "zstd", "zstd", 9, 8, (Chunk(0, 8, 2, 9, bytes(32)),)),
+        Layer(sha(b""), sha(b""), "x", "none", "none", 0, 0, (), chunk_hash="blake3"),
     ],
 )
 def test_every_codec(layer):
     with opened(clip_bytes([(layer, b"")])) as clip:
         assert clip.layers == (layer,)
+
+
+@pytest.mark.parametrize("name", ["", "md5", "BLAKE3"])
+def test_a_hash_that_we_do_not_know(name):
+    layer = Layer(sha(b""), sha(b""), "x", "none", "none", 0, 0, (), chunk_hash=name)
+    with pytest.raises(IndexFormatError, match="has a hash"), opened(clip_bytes([(layer, b"")])):
+        pass
 
 
 def chunks(*rows):

@@ -247,7 +247,7 @@ def test_a_part_of_members_and_frames_with_a_pad_behind_it(before, data, after, 
     layer = layer_of(codec, "gzip" if codec == "members" else "zstd")
     assert inflate_chunk(layer, chunk, compressed) == data + bytes(pad)
     with pytest.raises(DigestMismatch):
-        inflate_chunk(layer, replace(chunk, sha256=bytes(32)), compressed)
+        inflate_chunk(layer, replace(chunk, hash=bytes(32)), compressed)
     with pytest.raises(LayerFormatError):
         inflate_chunk(layer, replace(chunk, skip=len(whole)), compressed)
 
@@ -262,7 +262,7 @@ def test_where_the_hash_is_of_the_compressed_bytes_those_are_compared():
     data = b"raw bytes"
     compressed = raw_deflate(data, 6)
     layer = replace(layer_of("gzip"), origin=ZTOC)
-    chunk = replace(chunk_of(data, compressed), sha256=hashlib.sha256(compressed).digest())
+    chunk = replace(chunk_of(data, compressed), hash=hashlib.sha256(compressed).digest())
     assert inflate_chunk(layer, chunk, compressed) == data
     with pytest.raises(DigestMismatch):
         inflate_chunk(layer, chunk, compressed[:-1] + b"\xff")

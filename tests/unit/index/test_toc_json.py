@@ -125,7 +125,7 @@ def test_a_file_without_a_hash_of_the_chunk_is_known_by_its_own():
     found = toc_json.parse(table(NOTHING, FILE), 100)
     (chunk,) = found.chunks
     assert (chunk.comp_start, chunk.comp_end, chunk.raw_end, chunk.pad) == (10, 100, 512, 503)
-    assert chunk.sha256 == b"\xaa" * 32
+    assert chunk.hash == b"\xaa" * 32
 
 
 @pytest.mark.parametrize(

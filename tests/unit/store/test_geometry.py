@@ -38,7 +38,7 @@ def test_the_digest_names_boundaries_and_hashes_but_not_the_compression():
     base = layer([10, 20, 30])
     chunks = base.chunks
     same = replace(base, chunks=tuple(replace(c, comp_end=5, bit=3) for c in chunks))
-    other_hash = replace(base, chunks=(replace(chunks[0], sha256=b"x" * 32), *chunks[1:]))
+    other_hash = replace(base, chunks=(replace(chunks[0], hash=b"x" * 32), *chunks[1:]))
     digest = Geometry(base).digest
     assert Geometry(same).digest == digest
     assert Geometry(other_hash).digest != digest
