@@ -146,7 +146,7 @@ class Cutter:
         start, limit, position, member, remembered = arrival
         if remembered is not None:
             data = self._spool.bytes_at(remembered.position, position - remembered.position)
-            block = self._inflater.last_block(data)
+            block = self._inflater.last_block(data, limit.raw - remembered.raw)
             if block is not None:
                 bit, raw = remembered.position * 8 + block.bit, remembered.raw + block.raw
                 if bit < limit.bit and raw < limit.raw:

@@ -32,7 +32,7 @@ def _isal_is_known() -> bool:
         out = bytearray(len(words) + 1)
         _, made = fast.inflate(blob, 0, half, out, 0, len(out))
         fast.remember()
-        block = fast.last_block(blob[half:-_SHORT])
+        block = fast.last_block(blob[half:-_SHORT], len(out))
         fast.inflate(blob, half, len(blob), out, made, len(out))
         return (
             block is not None

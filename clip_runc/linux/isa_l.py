@@ -128,8 +128,10 @@ class FastInflater:
         """Keep the state for ``last_block``."""
         _copy(self._saved, self._state)
 
-    def last_block(self, data: bytes) -> Block | None:
+    def last_block(self, data: bytes, most: int) -> Block | None:
         """A block that begins in ``data``, which followed ``remember``; the last one, if may be.
+
+        Only ``most`` bytes that come after that count: ISA-L takes input for more than it gives out.
 
         None where none is found.  ``data`` is decoded again in small steps.  A block that began in
         one of them brought other codes, and a part of the step that ends inside its header leaves
@@ -143,7 +145,7 @@ class FastInflater:
             _copy(before, now)
             codes = now.codes_now()
             made = self._again(now, data, at, end)
-            if made is None:
+            if made is None or len(output) + made > most:
                 break
             if now.block_state == _HEADER:
                 found, changed = self._block(now, end, len(output), made), None

@@ -180,5 +180,5 @@ class GzipInflater(_ZlibNg):
     def remember(self) -> None:
         """Nothing."""
 
-    def last_block(self, data: bytes) -> None:
+    def last_block(self, data: bytes, most: int) -> None:
         """None."""

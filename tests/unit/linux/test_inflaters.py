@@ -97,7 +97,7 @@ def test_the_last_block_that_is_named_is_one():
         inflater.remember()
         data = BLOB[start : start + 40_000]
         inflater.inflate(data, 0, len(data), out, made, len(out))  # remember() is not undone
-        block = inflater.last_block(data)
+        block = inflater.last_block(data, len(out))
         if block is None:
             continue
         named += 1
@@ -106,6 +106,9 @@ def test_the_last_block_that_is_named_is_one():
         assert block.window == before[-32768:]
         later = [bit for bit in found if start * 8 + block.bit < bit < (start + 36_000) * 8]
         assert len(later) < 3
+        most = block.raw - 1
+        earlier = inflater.last_block(data, most)
+        assert earlier is None or earlier.raw <= most
     assert named > 5
 
 
@@ -152,7 +155,7 @@ def test_any_bytes_after_what_was_remembered(start, junk):
     inflater, out = FastInflater(), bytearray(len(DATA))
     inflater.inflate(BLOB, 0, start, out, 0, len(out))
     inflater.remember()
-    block = inflater.last_block(junk)
+    block = inflater.last_block(junk, len(out))
     assert block is None or 0 <= block.bit <= len(junk) * 8
 
 
