@@ -131,7 +131,7 @@ class FastInflater:
     def last_block(self, data: bytes, most: int) -> Block | None:
         """A block that begins in ``data``, which followed ``remember``; the last one, if may be.
 
-        Only ``most`` bytes that come after that count: ISA-L takes input for more than it gives out.
+        Of ``most`` bytes after that only: ISA-L takes input for more than it gives out.
 
         None where none is found.  ``data`` is decoded again in small steps.  A block that began in
         one of them brought other codes, and a part of the step that ends inside its header leaves
