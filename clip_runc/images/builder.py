@@ -24,20 +24,12 @@ from clip_runc.errors import ClipError
 
 _PROGRESS_SECONDS = 0.1
 
-_SWITCH_SECONDS = 0.0002
-"""How long a thread may keep the interpreter from the others.
-
-They need it for some microseconds between two pieces of a millisecond; at Python's 5 ms a thread
-that looks for a cut lets the decoder, or a hash, wait for the length of several pieces.
-"""
-
 
 def main() -> NoReturn:
     """Do what stdin asks for and tell of it on stdout."""
     # A million files are millions of objects that all stay: looking for cycles among them again
     # and again takes longer than making them, and this process ends with its work.
     gc.disable()
-    sys.setswitchinterval(_SWITCH_SECONDS)
     send = os.dup(1)
     os.dup2(2, 1)  # nothing but messages may get into the pipe
     request = json.load(sys.stdin)

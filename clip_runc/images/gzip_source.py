@@ -29,7 +29,7 @@ _WRITE = MIB
 _LOOK_BACK = 40 << 10
 """Compressed bytes before the end of a chunk that are searched for a block: zlib makes 2 or 3."""
 
-_LOOK_BACK_RAW = 96 << 10
+_LOOK_BACK_RAW = 160 << 10
 """Uncompressed bytes likewise."""
 
 _AHEAD = 4 << 20
