@@ -69,8 +69,19 @@ def missing(name: str) -> str:
 
 def native(what: str) -> pytest.MarkDecorator:
     """For a test that needs ``what`` of the kernel, which no program has below qemu-user."""
-    emulated = bool(os.environ.get("CLIP_TEST_QEMU_USER")) and not in_ci()
-    return pytest.mark.skipif(emulated, reason=f"prerequisite {what}: qemu-user has none")
+    return pytest.mark.skipif(
+        emulated() and not in_ci(), reason=f"prerequisite {what}: qemu-user has none"
+    )
+
+
+def emulated() -> bool:
+    """Whether this program runs below qemu-user."""
+    return bool(os.environ.get("CLIP_TEST_QEMU_USER"))
+
+
+def paced(seconds: float) -> float:
+    """A limit of CPU time, where that is an emulator's: it takes ten to thirty times as long."""
+    return seconds * 40 if emulated() else seconds
 
 
 def need(*names: str) -> None:

@@ -15,6 +15,7 @@ from clip_runc.errors import LayerFormatError
 from clip_runc.index.members import Limits, clean_path
 from clip_runc.index.model import Entry
 from clip_runc.index.tar import TarScanner
+from tests.integration.prerequisites import paced
 
 
 def archive(*members: tuple[tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
@@ -365,4 +366,4 @@ def test_members_cost_microseconds() -> None:
     )
     start = time.process_time()
     assert len(scan(stream)) == 5000
-    assert time.process_time() - start < 1.0  # 0.07 s on the machine this was written on
+    assert time.process_time() - start < paced(1)  # 0.07 s on the machine this was written on

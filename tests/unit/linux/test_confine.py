@@ -16,7 +16,7 @@ import pytest
 
 from clip_runc.linux import confine, syscalls
 from clip_runc.linux.unprivileged import run_unprivileged
-from tests.integration.prerequisites import need
+from tests.integration.prerequisites import emulated, need
 
 UID = 61217
 NEW_USER = 0x10000000
@@ -45,7 +45,7 @@ def _refused() -> dict[str, int]:
 
 def _has_seccomp() -> bool:
     """A program that emulates another machine's programs (qemu-user) has none to give."""
-    return os.path.exists("/proc/sys/kernel/seccomp") and not os.environ.get("CLIP_TEST_QEMU_USER")
+    return os.path.exists("/proc/sys/kernel/seccomp") and not emulated()
 
 
 @pytest.mark.skipif(os.uname().machine not in NUMBERS, reason="prerequisite x86-64 or arm64")
