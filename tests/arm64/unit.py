@@ -17,10 +17,13 @@ from tests.kernels.roots import DATA, VENV
 
 # cli and telemetry are left out: nothing in them depends on a machine's architecture
 ROOMS = ("linux", "index", "store", "registry", "fs", "images", "containers", "runtime")
-ROOM_SECONDS = 2400
+ROOM_SECONDS = 3600
 # emulated, a module that is compiled takes a second: assertions are not rewritten, and hypothesis
 # is loaded by the tests that use it alone
-PYTEST = "-q -p no:cacheprovider -p no:hypothesispytest --assert=plain -o faulthandler_timeout=300"
+PYTEST = (
+    "-q -p no:cacheprovider -p no:hypothesispytest --assert=plain -o faulthandler_timeout=300"
+    " --durations=10"
+)
 _SCRIPT = """\
 set -e
 tree=$1/tree
