@@ -11,12 +11,19 @@ from __future__ import annotations
 import os
 import select
 from collections import deque
+from time import perf_counter
 from typing import Any
 
 import pyfuse3
 import trio
 
 _LOOKS = 3
+_SOON = 100e-6
+"""Seconds for which the next request is looked for where the one before came within them.
+
+A processor that sleeps takes longer to wake than a lookup takes.
+"""
+
 _AT_ONCE = 64
 """Requests after which everybody else has a turn."""
 
@@ -58,6 +65,7 @@ class Lowlevel:
         self._poll = select.poll()
         self._fd = -1
         self._at_once = 0
+        self._soon = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(trio.lowlevel, name)
@@ -71,12 +79,16 @@ class Lowlevel:
         if self._at_once > _AT_ONCE:
             self._at_once = 0
             await trio.lowlevel.checkpoint()
-        for _ in range(_LOOKS):
+        begun = perf_counter()
+        looks = 0
+        while looks < _LOOKS or (self._soon and perf_counter() < begun + _SOON):
             if self._poll.poll(0):
                 return
             os.sched_yield()
+            looks += 1
         self._at_once = 0
         await trio.lowlevel.wait_readable(fd)
+        self._soon = perf_counter() < begun + _SOON
 
 
 class Trio:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from collections.abc import Iterator
 
 import pytest
 import trio
 import trio.testing
 
+from clip_runc.fs import turns
 from clip_runc.fs.turns import Lock, Lowlevel, Trio
 
 
@@ -52,6 +55,58 @@ def test_what_is_not_there_is_waited_for(pipe: tuple[int, int]) -> None:
                 order.append("written")
                 os.write(write, b"x")
         assert order == ["written", "readable"]
+
+    trio.run(main)
+
+
+def test_where_one_came_soon_the_next_is_looked_for_longer(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = pipe
+    monkeypatch.setattr(turns, "_SOON", 5)
+    yielded = []
+
+    async def other() -> None:
+        await trio.lowlevel.checkpoint()
+        yielded.append(True)
+
+    async def main() -> None:
+        low = Lowlevel()
+        for _ in range(2):
+            later = threading.Timer(0.1, os.write, (write, b"x"))
+            later.start()
+            await low.wait_readable(read)
+            later.join()
+            os.read(read, 1)
+            yielded.append(False)
+
+    async def both() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(main)
+            await trio.testing.wait_all_tasks_blocked()
+            await trio.sleep(0.15)
+            nursery.start_soon(other)
+
+    trio.run(both)
+    assert yielded == [False, False, True], "the second one was waited for without a turn"
+
+
+def test_where_none_comes_soon_nobody_looks_for_long(
+    pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = pipe
+    monkeypatch.setattr(turns, "_SOON", 0.02)
+
+    async def main() -> None:
+        low = Lowlevel()
+        for wait in (0.0, 0.2):  # the first comes soon, the second does not
+            threading.Timer(wait, os.write, (write, b"x")).start()
+            await low.wait_readable(read)
+            os.read(read, 1)
+        used = time.thread_time()
+        threading.Timer(0.2, os.write, (write, b"x")).start()
+        await low.wait_readable(read)
+        assert time.thread_time() - used < 0.01
 
     trio.run(main)
 
