@@ -8,8 +8,9 @@ if too much of it went by already: nothing of it lies on disk.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from typing import Protocol, TypeVar
 
 from clip_runc.config import LAYER_SIZE_LIMIT
@@ -24,12 +25,15 @@ from clip_runc.index.clip_layers import check_chunks
 from clip_runc.index.inflate import stream_decoder
 from clip_runc.index.layer_index import LayerIndex
 from clip_runc.index.model import Chunk, Layer
-from clip_runc.index.zstd_frames import framed_pieces
+from clip_runc.index.zstd_frames import FRAME_HEADER, framed_pieces, has_large_window
 
 MIB = 1 << 20
 _STREAM_STEP = 4 * MIB
 _ZSTD_BEHIND = 24 * MIB
 """More than the compressed bytes that are read before a zstd frame proves too large."""
+
+_LARGE_WINDOW = threading.Lock()
+"""Of layers whose decoders need that much memory one is decoded at a time."""
 
 T = TypeVar("T")
 
@@ -146,8 +150,16 @@ def _index(
     _compare_media_type(request.blob, compression, warn)
     if compression == "none" or not request.blob.size:
         return _streamed(request, spool, "none")
-    if not seekable:
-        return _streamed(request, spool, compression)
+    large = has_large_window(spool.bytes_at(0, FRAME_HEADER))
+    with _LARGE_WINDOW if large else nullcontext():
+        if not seekable:
+            return _streamed(request, spool, compression)
+        return _compressed(request, spool, warn, compression)
+
+
+def _compressed(
+    request: LayerRequest, spool: Spool, warn: Callable[[str], None], compression: str
+) -> LayerIndex:
     if compression == "zstd":
         spool.behind = _ZSTD_BEHIND
     try:

@@ -25,6 +25,10 @@ PART, END, SKIP = 0, 1, 2
 WINDOW_MAX = 1 << 27
 """Largest zstd window we allocate: 128 MiB, what ``zstd -d`` accepts without being told."""
 
+FRAME_HEADER = 18
+"""Bytes that the header of a frame takes at most."""
+
+_LARGE_WINDOW = 1 << 26
 _BLOCKS_A_PIECE = 32
 
 
@@ -112,6 +116,17 @@ class FrameWalker:
                 yield -size
         if checksum:
             yield -4
+
+
+def has_large_window(head: bytes) -> bool:
+    """Whether a blob with this ``head`` (``FRAME_HEADER`` bytes) takes much memory to decode.
+
+    The window of its first frame alone is looked at: those of one encoder are alike.
+    """
+    try:
+        return bool(zstandard.get_frame_parameters(head).window_size > _LARGE_WINDOW)
+    except zstandard.ZstdError:
+        return False
 
 
 def framed_pieces(

@@ -10,6 +10,7 @@ import pytest
 import zstandard
 
 from clip_runc.errors import DigestMismatch, LayerFormatError, RegistryUnreachable
+from clip_runc.images import layer_pipeline
 from clip_runc.images.build import build_index
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clipfile import ClipFile
@@ -192,6 +193,34 @@ def test_layers_with_nothing_in_them(tar, blob):
     assert result.layers[0].raw_size == len(tar)
     with opened(data) as clip:
         assert check_clip(clip).files == 0
+
+
+@pytest.mark.parametrize(("log", "most"), [(23, 2), (27, 1)])
+def test_decoders_that_take_much_memory_are_one_at_a_time(log, most, monkeypatch):
+    parameters = zstandard.ZstdCompressionParameters(window_log=log)
+    tars = [blobs.tar_of({f"noise{n}": os.urandom(17 << 20)}) for n in range(2)]
+    layers = []
+    for tar in tars:
+        packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        layers.append((tar, packer.compress(tar) + packer.flush(), "+zstd"))
+    now, seen, lock = 0, [], threading.Lock()
+    real = layer_pipeline._streamed
+
+    def counted(*arguments):
+        nonlocal now
+        with lock:
+            now += 1
+            seen.append(now)
+        time.sleep(0.3)
+        try:
+            return real(*arguments)
+        finally:
+            with lock:
+                now -= 1
+
+    monkeypatch.setattr(layer_pipeline, "_streamed", counted)
+    build(blobs.source_of(*layers))
+    assert (len(seen), max(seen)) == (2, most)
 
 
 def test_layers_side_by_side_are_as_one_after_the_other(monkeypatch):

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from itertools import pairwise
 
 import pytest
@@ -7,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clip_runc.errors import LayerFormatError
-from clip_runc.index.zstd_frames import SKIP, FrameWalker, framed_pieces, is_frame
+from clip_runc.index.zstd_frames import (
+    FRAME_HEADER,
+    SKIP,
+    FrameWalker,
+    framed_pieces,
+    has_large_window,
+    is_frame,
+)
 
 
 def skippable(payload: bytes, number: int = 0) -> bytes:
@@ -102,3 +110,16 @@ def test_noise_is_refused(noise):
     except LayerFormatError:
         return
     assert not noise or is_frame(noise[:4])
+
+
+def test_what_takes_much_memory_is_known_by_its_header():
+    for log, large in ((23, False), (26, False), (27, True)):
+        parameters = zstandard.ZstdCompressionParameters(window_log=log)
+        blob = (
+            zstandard.ZstdCompressor(compression_params=parameters)
+            .compressobj()
+            .compress(os.urandom(1 << 20))
+        )
+        assert has_large_window(blob[:FRAME_HEADER]) is large
+    for other in (b"", b"\x28\xb5\x2f\xfd", b"\x1f\x8b\x08" + bytes(20), skippable(bytes(20), 3)):
+        assert not has_large_window(other)
