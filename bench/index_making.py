@@ -19,6 +19,7 @@ from itertools import chain, repeat
 from pathlib import Path
 
 import psutil
+import zstandard
 from isal import isal_zlib
 
 from bench.torch_image import CACHE, torch_image
@@ -316,6 +317,29 @@ def zeros() -> None:
         found["mb"] <= 300)  # fmt: skip
 
 
+def long_windows() -> None:
+    """Memory of indexing two layers that zstd --long=27 made, of one frame each."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=27)
+    packed, diff_ids = [], []
+    for seed in range(2):
+        info = tarfile.TarInfo("noise")
+        info.size = 192 << 20
+        noise = repeat(random.Random(seed).randbytes(1 << 20), 192)
+        raw, blob = hashlib.sha256(), bytearray()
+        packer = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+        for piece in chain([info.tobuf(tarfile.GNU_FORMAT)], noise, [bytes(1024)]):
+            raw.update(piece)
+            blob += packer.compress(piece)
+        packed.append(bytes(blob + packer.flush()))
+        diff_ids.append(f"sha256:{raw.hexdigest()}")
+    with FakeRegistry() as fake:
+        fake.add_image("bench/long", "1", packed, diff_ids=diff_ids)
+        reference = str(fake.reference("bench/long", "1"))
+        found = isolated("index", reference, WORK / "long.clip")
+    row("peak memory of two layers of zstd --long=27", f"{found['mb']:.0f} MB", "300 MB",
+        found["mb"] <= 300)  # fmt: skip
+
+
 def loading() -> None:
     """Opening an index of 30,000 files, and its EROFS image with checksum."""
     found = next((p for p in (WORK / "torch.clip",) if p.exists()), None)
@@ -339,7 +363,7 @@ def loading() -> None:
 
 
 def main() -> None:
-    chosen = sys.argv[1:] or ["torch", "debian", "layer", "merge", "scale", "zeros", "load"]
+    chosen = sys.argv[1:] or ["torch", "debian", "layer", "merge", "scale", "zeros", "long", "load"]
     WORK.mkdir(parents=True, exist_ok=True)
     if "torch" in chosen:
         whole_image("torch", torch_image(), 0.002)
@@ -350,6 +374,7 @@ def main() -> None:
         "merge": merging,
         "scale": scaling,
         "zeros": zeros,
+        "long": long_windows,
         "load": loading,
     }
     for name, function in parts.items():
