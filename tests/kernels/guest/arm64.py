@@ -82,7 +82,7 @@ def calls() -> str:
         f"{VENV}/bin/python -m pytest -q -p no:cacheprovider -p no:hypothesispytest --assert=plain"
     )
     # of hypothesis: no deadlines, and its examples not beside the tests, on a read-only disk
-    settings = "TF_BUILD=1 HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis"
+    settings = "TF_BUILD=true HYPOTHESIS_STORAGE_DIRECTORY=/tmp/hypothesis"
     said = run("sh", "-c", f"cd {DATA}; exec env {settings} {pytest} tests/unit/linux", seconds=900)
     return said.strip().splitlines()[-1]
 
