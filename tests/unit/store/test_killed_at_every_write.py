@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from clip_runc.store.adopt import Adoption
+from tests.integration.prerequisites import native
 
 CHUNK = 16 << 10
 SIZE = 6 * CHUNK - 700
@@ -98,6 +99,7 @@ SCENARIOS: dict[str, Scenario] = {
 }  # fmt: skip
 
 
+@native("a fork beside threads that does not hang now and then")
 @pytest.mark.parametrize("torn", [False, True])
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_no_byte_is_wrong_wherever_it_dies(
