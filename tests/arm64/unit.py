@@ -36,7 +36,7 @@ shift 5
 exec chroot "$tree" "$@"
 """
 # CLIP_TEST_QEMU_USER: what the emulator lacks is no fault of the code; the guest runs those tests.
-# TF_BUILD: hypothesis takes this for a machine of continuous integration, and sets no limits of time
+# TF_BUILD: hypothesis takes this for a machine of continuous integration: it has no limits of time
 _ENVIRONMENT = {
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C.UTF-8",
     "PYTHONPATH": DATA, "CLIP_TEST_QEMU_USER": "1",
