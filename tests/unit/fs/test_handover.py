@@ -12,6 +12,7 @@ from clip_runc.config import Settings
 from clip_runc.errors import ServerError
 from clip_runc.fs import handover
 from clip_runc.fs.loop import Loop
+from tests.integration.prerequisites import native
 
 
 def offered(program: list[str], **payload: object) -> str:
@@ -46,6 +47,7 @@ def test_one_that_ends_without_it_is_a_problem() -> None:
     assert "clipd.log" in offered([sys.executable, "-c", "pass"])
 
 
+@native("the error of a posix_spawn")
 def test_a_program_that_is_not_there() -> None:
     with pytest.raises(ServerError, match="nowhere"):
         offered(["/nowhere/python"])
