@@ -105,7 +105,7 @@ def test_a_spec_that_runc_refuses_before_there_is_a_container(
     clip: ClipMachine, bundle: Path, watcher: str
 ) -> None:
     """No poststop hook runs then; whoever watches cleans up."""
-    clip.runc("run", "--detach", "--bundle", bundle, "warm", check=True)
+    assert create(clip, bundle, "warm") == 0
     clip.runc("delete", "--force", "warm", check=True)
     offer = Path(offer_file(clip.settings))
     assert offer.exists()

@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 from clip_runc.store.residence import LONGEST, QUIET, Residence
+from tests.integration.prerequisites import need
 
 CHUNK = 64 << 10
 
@@ -62,6 +63,7 @@ def resident(path: Any) -> int:
 
 
 def test_the_kernel_keeps_nothing_of_what_was_read(bench: Any, until: Any) -> None:
+    need("fincore")
     data = bench.make_data(16 * CHUNK)
     layer, blob = bench.make_layer(data, chunk_size=CHUNK)
     dropped: list[Any] = []
