@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -304,11 +305,13 @@ def test_an_image_that_cannot_be_indexed(
 
 
 def test_strays_of_a_killed_rewrite_are_removed(machine: Machine) -> None:
-    dead, living = 2**22 + 1, os.getpid() if os.getppid() == 0 else 1
-    for name in (f".config.json.{dead}.clip", f".config.json.{living}.clip", ".config.json.x.clip"):
-        (machine.bundle / name).touch()
-    with pytest.raises(Executed):
-        create.create(machine.invocation(), "/real", str(machine.root), "")
+    with subprocess.Popen(["sleep", "60"]) as other:  # whose number is neither ours nor free
+        dead, living = 2**22 + 1, other.pid
+        for number in (dead, living, "x"):
+            (machine.bundle / f".config.json.{number}.clip").touch()
+        with pytest.raises(Executed):
+            create.create(machine.invocation(), "/real", str(machine.root), "")
+        other.kill()
     assert sorted(path.name for path in machine.bundle.iterdir()) == sorted(
         [f".config.json.{living}.clip", ".config.json.x.clip", "config.json"]
     )
