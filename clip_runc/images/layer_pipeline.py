@@ -32,7 +32,7 @@ _STREAM_STEP = 4 * MIB
 _ZSTD_BEHIND = 24 * MIB
 """More than the compressed bytes that are read before a zstd frame proves too large."""
 
-_LARGE_WINDOW = threading.Lock()
+_LARGE_DECODER = threading.Lock()
 """Of layers whose decoders need that much memory one is decoded at a time."""
 
 T = TypeVar("T")
@@ -151,7 +151,7 @@ def _index(
     if compression == "none" or not request.blob.size:
         return _streamed(request, spool, "none")
     large = has_large_window(spool.bytes_at(0, FRAME_HEADER))
-    with _LARGE_WINDOW if large else nullcontext():
+    with _LARGE_DECODER if large else nullcontext():
         if not seekable:
             return _streamed(request, spool, compression)
         return _compressed(request, spool, warn, compression)

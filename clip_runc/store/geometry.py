@@ -87,4 +87,6 @@ class Geometry:
             state.update(end.to_bytes(8, "little") + digest)
         if any(self._pads):
             state.update(b"".join(pad.to_bytes(2, "little") for pad in self._pads))
+        # or an index that names another hash for the same chunks would be taken for the same layer
+        state.update(self._hash.encode())
         return state.digest()

@@ -16,7 +16,7 @@ from clip_runc.cli import verify
 from clip_runc.config import Settings
 from clip_runc.images.make import index_image
 from clip_runc.images.rebuild import differences
-from clip_runc.index.chunk_hash import BLAKE3, hash_of
+from clip_runc.index.chunk_hash import BLAKE3, SHA256, hash_of
 from clip_runc.index.clip_check import check_clip
 from clip_runc.index.clip_diff import spacing
 from clip_runc.index.clipfile import ClipFile
@@ -171,3 +171,16 @@ def test_the_command(
     assert "✓ made again from the registry, it is the same" in run.stdout
     run = CliRunner().invoke(verify.command, ["--deep", "--offline", str(path)])
     assert run.exit_code == 2
+
+
+def test_a_wrong_name_of_the_hash_is_named(
+    settings: Settings, reference: str, tmp_path: Path
+) -> None:
+    path = index(settings, reference, tmp_path / "a.clip")
+    with ClipFile.open(str(path)) as clip:
+        layer = replace(local_windows(clip.layers[0]), chunk_hash=SHA256)
+        windows = b"".join(stored_window(clip, chunk.window) for chunk in layer.chunks)
+        upper = (local_windows(clip.layers[1]), b"")
+    rewrite(path, layers=[(layer, windows), upper])
+    (line,) = differences(settings, str(path))
+    assert line.endswith("chunk_hash is sha256, not blake3")

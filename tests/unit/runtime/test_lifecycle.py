@@ -305,13 +305,13 @@ def test_an_image_that_cannot_be_indexed(
 
 
 def test_strays_of_a_killed_rewrite_are_removed(machine: Machine) -> None:
-    with subprocess.Popen(["sleep", "60"]) as other:  # whose number is neither ours nor free
+    # whose number is neither ours nor free, and which ends with its input
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
         dead, living = 2**22 + 1, other.pid
         for number in (dead, living, "x"):
             (machine.bundle / f".config.json.{number}.clip").touch()
         with pytest.raises(Executed):
             create.create(machine.invocation(), "/real", str(machine.root), "")
-        other.kill()
     assert sorted(path.name for path in machine.bundle.iterdir()) == sorted(
         [f".config.json.{living}.clip", ".config.json.x.clip", "config.json"]
     )

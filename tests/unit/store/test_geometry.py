@@ -39,9 +39,11 @@ def test_the_digest_names_boundaries_and_hashes_but_not_the_compression():
     chunks = base.chunks
     same = replace(base, chunks=tuple(replace(c, comp_end=5, bit=3) for c in chunks))
     other_hash = replace(base, chunks=(replace(chunks[0], hash=b"x" * 32), *chunks[1:]))
+    other_name = replace(base, chunk_hash="blake3")
     digest = Geometry(base).digest
     assert Geometry(same).digest == digest
     assert Geometry(other_hash).digest != digest
+    assert Geometry(other_name).digest != digest
     assert Geometry(layer([10, 19, 31])).digest != digest
     assert Geometry(base).file_size == 512
 
