@@ -40,6 +40,7 @@ def add_open(
     expected: str = "",
     private: bool = False,
     lists: bool = False,
+    unasked: bool = False,
 ) -> LocalImage:
     """As ``add``, for an open descriptor; ``name`` is for messages.
 
@@ -47,12 +48,15 @@ def add_open(
     the manifest digest that the index must be of.  A ``private`` one came with an image of
     anybody: it is kept under the digest of its own bytes, so that it can stand in for no other.
     An index that was recorded is not replaced by one that only lacks its prefetch lists, unless
-    that is what ``lists`` is for.
+    that is what ``lists`` is for.  ``unasked``: it is what the references mean where nobody names a
+    platform, also if it is not this machine's.
     """
     make_directories(settings)
     with lock(f"{settings.index_dir}/.lock"):
         try:
-            return _add(settings, source, name, references, aliases, expected, private, lists)
+            image, info, alias = _add(settings, source, name, expected, private, lists)
+            record(settings, image, info, references, [*alias, *aliases], unasked=unasked)
+            return image
         except OSError as error:
             message = f"cannot keep the index {name}: {error.strerror}"
             raise StoreError(message, f"check the space on {settings.state_dir}") from None
@@ -81,12 +85,11 @@ def _add(
     settings: Settings,
     source: int,
     name: str,
-    references: Sequence[str],
-    aliases: Sequence[str],
     expected: str,
     private: bool,
     lists: bool,
-) -> LocalImage:
+) -> tuple[LocalImage, dict[str, object], list[str]]:
+    """The image, what is known of it, and the alias of its bytes if they are kept."""
     temporary = f"{settings.index_dir}/.new"
     try:
         content = _copy(source, f"{temporary}.clip")
@@ -101,9 +104,7 @@ def _add(
             _refuse_other(name, info, expected)
             image = at(settings, content if private else str(info["manifest"]))
             if not lists and _is_poorer(info, info_of(settings, image.manifest_hex)):
-                old = info_of(settings, image.manifest_hex)
-                record(settings, image, old, references, aliases)
-                return image
+                return image, info_of(settings, image.manifest_hex), []
             info["sha256"] = content
             if private:
                 # shown in lists, and no name that leads here
@@ -114,8 +115,7 @@ def _add(
     finally:
         for ending in ("clip", "erofs"):
             _unlink(f"{temporary}.{ending}")
-    record(settings, image, info, references, [alias, *aliases])
-    return image
+    return image, info, [alias]
 
 
 def _is_poorer(new: dict[str, object], known: dict[str, object]) -> bool:
@@ -199,6 +199,8 @@ def record(
     info: dict[str, object],
     references: Sequence[str],
     aliases: Sequence[str],
+    *,
+    unasked: bool = False,
 ) -> None:
     """Write what is known, then every name that leads to it."""
     platform = str(info.get("platform", ""))
@@ -207,8 +209,10 @@ def record(
     info = {**info, "references": list(names), "indexed": info.get("indexed") or int(time.time())}
     write_atomic(f"{settings.index_dir}/{image.manifest_hex}.json", lean.dumps(info), 0o644)
     named = [*references, *map(normal_name, references), str(info.get("image_id", ""))]
-    places = [(name, platform) for name in dict.fromkeys(named) if name]
-    for name, place in [*places, *((alias, None) for alias in aliases)]:
+    named = [name for name in dict.fromkeys(named) if name]
+    places = [(name, platform) for name in named]
+    anywhere = [*aliases, *(named if unasked else ())]
+    for name, place in [*places, *((name, None) for name in anywhere)]:
         record = {
             "reference": name,
             "digest": image.digest,

@@ -87,7 +87,7 @@ def pull_index(
     if not believe and not trusted(settings, named.name):
         keys = _keys(settings, named)
     with fetched(settings, named, platform=platform, patient=patient, keys=keys) as (found, fd):
-        path = keep(settings, reference, found, fd)
+        path = keep(settings, reference, found, fd, unasked=platform is None)
         return Pulled(
             reference=str(named),
             digest=found["digest"],
@@ -143,13 +143,19 @@ def fetched(
         os.close(out)
 
 
-def keep(settings: Settings, reference: str, found: dict[str, str], fd: int) -> str:
-    """Put what was fetched into the local store under its names; the path there."""
+def keep(
+    settings: Settings, reference: str, found: dict[str, str], fd: int, *, unasked: bool = True
+) -> str:
+    """Put what was fetched into the local store under its names; the path there.
+
+    ``unasked``: nobody asked for a platform.
+    """
     named = Reference.parse(reference)
     digest = found["digest"]
     names = [reference, str(named), f"{named.name}@{digest}", f"{named.name}@{found['pinned']}"]
     what = f"the index beside {named}"
-    image = adding.add_open(settings, fd, what, list(dict.fromkeys(names)), expected=digest)
+    names = list(dict.fromkeys(names))
+    image = adding.add_open(settings, fd, what, names, expected=digest, unasked=unasked)
     return image.index_path
 
 

@@ -47,6 +47,33 @@ def add(fake: FakeRegistry) -> str:
     return str(fake.reference("team/app", "1"))
 
 
+def add_of(fake: FakeRegistry, architecture: str) -> str:
+    """The image again, for another machine and no other."""
+    blobs = [IMAGE.blobs[layer.digest] for layer in IMAGE.layers]
+    config = {"architecture": architecture}
+    fake.add_image("team/other", "1", blobs, diff_ids=IMAGE.diff_ids, config=config)
+    return str(fake.reference("team/other", "1"))
+
+
+def test_an_image_of_another_machine_alone_is_what_its_name_means(
+    settings: Settings, fake: FakeRegistry
+) -> None:
+    reference = add_of(fake, "s390x")
+    made = request.build(settings, reference)
+    for platform in (None, "linux/s390x"):
+        found = local.find(settings, reference, platform)
+        assert found is not None and found.digest == made.digest
+
+
+def test_a_platform_that_was_asked_for_is_not_what_the_name_means(
+    settings: Settings, fake: FakeRegistry
+) -> None:
+    reference = add_of(fake, "s390x")
+    index_image(settings, reference, platform="linux/s390x")
+    assert local.find(settings, reference) is None
+    assert local.find(settings, reference, "linux/s390x") is not None
+
+
 def test_the_index_is_in_the_store_and_at_the_output(
     settings: Settings, fake: FakeRegistry, tmp_path: Path
 ) -> None:

@@ -294,6 +294,21 @@ def test_each_platform_has_its_own(settings: Settings, fake: FakeRegistry, tmp_p
         assert pulled.why.startswith("of 2, 2 fit: with a prefetch list")
 
 
+@pytest.mark.parametrize("asked", [None, "linux/s390x"])
+def test_what_a_name_means_where_nobody_asks(
+    settings: Settings, fake: FakeRegistry, tmp_path: Path, asked: str | None
+) -> None:
+    small = SmallImage(FILES, platform="linux/s390x")
+    reference = hold(fake, small)
+    attach(
+        fake, small, small.write(tmp_path / "small.clip").read_bytes(),
+        annotations={"dev.clip-runc.platform": "linux/s390x"},
+    )  # fmt: skip
+    pull_index(settings, reference, platform=asked)
+    assert (local.find(settings, reference) is None) == (asked is not None)
+    assert local.find(settings, reference, "linux/s390x") is not None
+
+
 def test_a_list_that_names_itself_in_circles(settings: Settings, fake: FakeRegistry) -> None:
     """No digest can be in what it is the digest of: a loop shows as one name for ever."""
     row = {"mediaType": OCI_INDEX, "digest": "sha256:" + "5" * 64, "size": 10}
