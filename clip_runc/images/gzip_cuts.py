@@ -16,6 +16,7 @@ from clip_runc.index.checkpoints import CEILING_RAW, Cut
 from clip_runc.index.gzip_blocks import TRAILER, member_header
 from clip_runc.index.windows import ENOUGH, WINDOW, stored_window
 from clip_runc.linux.isa_l import FastInflater
+from clip_runc.linux.threads import give_way
 from clip_runc.linux.zlib_ng import BlockInflater, GzipInflater
 
 _SEEK = 64 << 10
@@ -72,7 +73,7 @@ class Cutter:
         self._inflater = inflater
         self._windows: list[Future[bytes]] = []
         self._finding = ThreadPoolExecutor(1, "clip-cut")
-        self._making = ThreadPoolExecutor(1, "clip-window")
+        self._making = ThreadPoolExecutor(1, "clip-window", give_way)
 
     def __enter__(self) -> Cutter:
         return self

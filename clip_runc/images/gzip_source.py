@@ -194,7 +194,7 @@ class _Decoding:
         if self._position >= self._early() or self._raw >= self._early_raw():
             self._settle(wait=True)
         early = self._position == self._early() or self._raw == self._early_raw()
-        if self._member and self._found is None and early:
+        if self._member and self._found is None and early and self._remembered is None:
             self._fast.remember()
             before = memoryview(out)[end - min(WINDOW, self._raw - self._member[1]) : end]
             self._remembered = Remembered(self._position, self._raw, bytes(before))

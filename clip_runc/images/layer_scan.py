@@ -18,6 +18,7 @@ from clip_runc.index.checkpoints import Cut
 from clip_runc.index.chunk_hash import BLAKE3, new_hash
 from clip_runc.index.model import Entry
 from clip_runc.index.tar import TarScanner
+from clip_runc.linux.threads import give_way
 
 _QUEUE = 8
 
@@ -120,6 +121,7 @@ class LayerScan:
                 thread.join()
 
     def _work(self, items: _Queue, work: Callable[[Buffer, list[Cut]], None]) -> None:
+        give_way()
         while (item := items.get()) is not None:
             if self._error is not None or self._stopped:
                 continue

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 
 from clip_runc.errors import ClipError, DigestMismatch, LayerFormatError, StoreError
+from clip_runc.linux.threads import give_way
 
 _PIECE = 1 << 20
 BEHIND = 8 << 20
@@ -130,6 +131,7 @@ class Spool:
             )
 
     def _download(self) -> None:
+        give_way()
         error: ClipError | None = None
         try:
             self._receive()

@@ -191,4 +191,5 @@ class FastInflater:
 
 
 def _copy(to: _InflateState, what: _InflateState) -> None:
-    ctypes.memmove(ctypes.byref(to), ctypes.byref(what), ctypes.sizeof(_InflateState))
+    # by ctypes.memmove() the interpreter would change its thread each time
+    memoryview(to).cast("B")[:] = memoryview(what).cast("B")

@@ -107,6 +107,24 @@ def test_any_gzip_is_cut_at_places_that_do_not_depend_on_how(
     assert decoded(blob, kib=kib, gzip_inflater=GzipInflater) == (data, cuts, windows)
 
 
+def test_a_search_begins_at_the_first_place_that_was_remembered(monkeypatch):
+    """Both limits come close here: the later place has no block behind it, the earlier one has."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 31, 5, zlib.Z_HUFFMAN_ONLY)
+    data = bytes(random.Random(1).choices(range(76), k=4_000_000))
+    blob = packer.compress(data) + packer.flush()
+    anew, known = [], gzip_cuts.Cutter._known
+
+    def searched(self, arrival):
+        place = known(self, arrival)
+        anew.append(place is arrival.start)
+        return place
+
+    monkeypatch.setattr(gzip_cuts.Cutter, "_known", searched)
+    _, cuts, _ = decoded(blob, kib=256, _LOOK_BACK=16 * KIB, _LOOK_BACK_RAW=24 * KIB)
+    assert len(cuts) > 10
+    assert not any(anew), "a chunk was decoded again from its start"
+
+
 @given(
     part=members(),
     at=st.floats(0, 1),
