@@ -109,9 +109,14 @@ class Clip:
         shutil.copy(index, self.local_index())
 
     def start(self) -> None:
-        """Start clipd, as systemd does at boot (and the first container where it did not)."""
+        """Start clipd, as systemd does at boot, and wait until its server serves.
+
+        The first container does it where nobody did.
+        """
         with ensure_clipd(self.machine.settings):
             pass
+        while self.machine.status()["server"]["state"] != "serving":
+            time.sleep(0.05)
 
     def empty(self) -> None:
         """As on a machine that has the index and nothing else: no store, no mount, no clipd."""
