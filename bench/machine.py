@@ -19,7 +19,7 @@ from clip_runc.fs.client import ensure_clipd
 from clip_runc.images.local import find
 from clip_runc.images.mount import mounted_images, unmount_image
 from tests.integration.clip_machine import ClipMachine
-from tests.integration.daemons import Containerd, DockerRegistry
+from tests.integration.daemons import Containerd, DockerRegistry, wait_for
 
 RUNC = shutil.which("runc", path=f"{os.environ.get('PATH', '')}:/usr/sbin") or "runc"
 
@@ -115,8 +115,8 @@ class Clip:
         """
         with ensure_clipd(self.machine.settings):
             pass
-        while self.machine.status()["server"]["state"] != "serving":
-            time.sleep(0.05)
+        machine = self.machine
+        wait_for(lambda: machine.status()["server"]["state"] == "serving", "clipd's server")
 
     def empty(self) -> None:
         """As on a machine that has the index and nothing else: no store, no mount, no clipd."""

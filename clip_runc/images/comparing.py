@@ -69,7 +69,8 @@ def adopt(settings: Settings, reference: str) -> list[str]:
         made = index_image(settings, exact, checkpoint_mib=int(shape[0]), published=bool(shape[1]))
         with open(made.path, "rb") as own:
             differences = compare(settings, fd, own.fileno())
-            keep(settings, reference, found, own.fileno() if differences else fd)
+            chosen = own.fileno() if differences else fd
+            keep(settings, reference, found, chosen, unasked=True)
     fields = {"event": "index-compared", "image": reference, "artifact": found["artifact"]}
     if differences:
         text = "%s: the index beside it (%s) is not what its image makes, and is not used: %s"

@@ -111,9 +111,7 @@ def index_image(
         if store:
             names = [reference, str(named), *_pinned_names(named, found)]
             kept = output or local.at(settings, str(found["digest"])[7:]).index_path
-            names = list(dict.fromkeys(names))
-            what = output or reference
-            adding.add_open(settings, fd, what, names, unasked=platform is None)
+            adding.add_open(settings, fd, output or reference, names, unasked=platform is None)
     return IndexResult(
         reference=str(named),
         digest=str(found["digest"]),

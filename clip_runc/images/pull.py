@@ -144,7 +144,7 @@ def fetched(
 
 
 def keep(
-    settings: Settings, reference: str, found: dict[str, str], fd: int, *, unasked: bool = True
+    settings: Settings, reference: str, found: dict[str, str], fd: int, *, unasked: bool
 ) -> str:
     """Put what was fetched into the local store under its names; the path there.
 
@@ -154,7 +154,6 @@ def keep(
     digest = found["digest"]
     names = [reference, str(named), f"{named.name}@{digest}", f"{named.name}@{found['pinned']}"]
     what = f"the index beside {named}"
-    names = list(dict.fromkeys(names))
     image = adding.add_open(settings, fd, what, names, expected=digest, unasked=unasked)
     return image.index_path
 

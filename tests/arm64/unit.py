@@ -61,7 +61,7 @@ def scratch_directory() -> Iterator[Path]:
 def unit_tests(root: Root, room: str, place: Path, log: Path) -> tuple[bool, str]:
     """Did a room's tests pass, and pytest's closing lines; ``place`` is a ``scratch_directory``.
 
-    Each processor has a share of the room's files: emulated, a test takes thirty times as long.
+    Each processor has a share of the room's files.
     """
     files = sorted((REPOSITORY / "tests/unit" / room).glob("test_*.py"))
     names = [str(file.relative_to(REPOSITORY)) for file in files]
