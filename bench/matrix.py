@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import picture
-from bench.link import far_registry, link
+from bench.link import blobs_of, far_registry, link
 from bench.machine import (
     Clip,
     Timed,
@@ -51,7 +51,10 @@ Samples = dict[str, list[float]]
 class Case:
     """One image over one link."""
 
-    def __init__(self, workload: Workload, reference: str, rate: float) -> None:
+    def __init__(
+        self, workload: Workload, reference: str, rate: float, served: Sequence[Path] = ()
+    ) -> None:
+        self.served = served  # by another machine
         self.workload = workload
         self.reference = reference
         self.rate = rate
@@ -82,7 +85,7 @@ class Case:
         for name, index in (("no list", self.bare), ("list", self.listed)):
             self.clip.use(index)
             self.clip.start()
-            drop_caches()
+            drop_caches(self.served)
             self.add(name, self.clip.run(self.bundle, f"cold{number}").first)
             self.add(f"{name}, MB fetched", self.clip.fetched() / 1e6)
         self.clip.run(self.bundle, f"again{number}")
@@ -97,7 +100,7 @@ class Case:
 
     def _containerd(self, number: int) -> None:
         with fresh_containerd() as containerd:
-            drop_caches()
+            drop_caches(self.served)
             base = ["ctr", "--address", str(containerd.socket)]
             pull = timed([*base, "image", "pull", "--plain-http", self.reference])
             command = [self.reference, f"cold{number}", *self.workload.command]
@@ -163,20 +166,25 @@ def run(names: list[str], mbit: int, milliseconds: int, rounds: int) -> dict[str
         if not mbit:
             _cases(names, loopback, rounds, figures)
             return figures
-    with (
-        link(mbit) if mbit else nullcontext(),
-        far_registry(CACHE / "registry/storage", CACHE / "far", milliseconds) as host,
-    ):
-        _cases(names, host, rounds, figures)
+    storage = CACHE / "registry/storage"
+    with link(mbit), far_registry(storage, CACHE / "far", milliseconds) as host:
+        _cases(names, host, rounds, figures, storage)
     return figures
 
 
-def _cases(names: list[str], host: str, rounds: int, figures: dict[str, dict[str, float]]) -> None:
+def _cases(
+    names: list[str],
+    host: str,
+    rounds: int,
+    figures: dict[str, dict[str, float]],
+    far: Path | None = None,
+) -> None:
     rate = measured_rate(host)
     console.print(f"[bold]{host}: {rate / 1e6:.0f} MB/s[/]")
     for name in names:
         console.print(f"  [bold]{name}[/]")
-        case = Case(WORKLOADS[name], f"{host}/bench/{name}:latest", rate)
+        served = blobs_of(far, f"bench/{name}") if far is not None else ()
+        case = Case(WORKLOADS[name], f"{host}/bench/{name}:latest", rate, served)
         try:
             case.prepare()
             for number in range(rounds):

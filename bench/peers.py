@@ -3,8 +3,7 @@
 Those whose programs are in PATH take part: each with the image in its own format, made once by its
 own tool (bench/published has the same ones), a containerd that has nothing, and its daemon running
 before anything is timed.  Timed is pull and run, to the container's first line of output; clip-runc
-has the index and nothing else, with a prefetch list and without one.  The peers' words are from
-their documentation and were not tried.
+has the index and nothing else, with a prefetch list and without one.  SOCI needs containerd 1.7.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import shutil
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
@@ -26,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from bench.link import far_registry, link
+from bench.link import blobs_of, far_registry, link
 from bench.machine import Clip, drop_caches, registry, timed
 from bench.published_tables import WORK, converted
 from bench.torch_image import CACHE
@@ -68,10 +67,10 @@ PEERS = (
         '[[resolver.host."{host}".mirrors]]\nhost = "{host}"\ninsecure = true\n',
     ),
     Peer(
-        "soci", "SOCI 2", "soci-snapshotter-grpc", "soci",
-        ("image", "rpull", "--plain-http"),
-        '[resolver.host."{host}"]\n[[resolver.host."{host}".mirrors]]\n'
-        'host = "{host}"\ninsecure = true\n',
+        # soci has no pull of its own any more; ctr-remote gives the labels that its snapshotter reads
+        "soci", "SOCI 2", "soci-snapshotter-grpc", "ctr-remote",
+        ("images", "rpull", "--plain-http", "--snapshotter", "soci", "--use-containerd-labels"),
+        '[[resolver.host."{host}".mirrors]]\nhost = "http://{host}"\ninsecure = true\n',
     ),
 )  # fmt: skip
 
@@ -105,19 +104,26 @@ def served(peer: Peer, host: str) -> Iterator[Containerd]:
         shutil.rmtree(directory)
 
 
-def _mounts_below(directory: Path) -> list[str]:
+def _mounts_below(directory: Path) -> dict[str, str]:
+    """Mount points and their file systems' types."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    return [line.split()[4] for line in lines if line.split()[4].startswith(f"{directory}/")]
+    found = {line.split()[4]: line.partition(" - ")[2].split()[0] for line in lines}
+    return {target: kind for target, kind in found.items() if target.startswith(f"{directory}/")}
 
 
-def peer_start(peer: Peer, reference: str, command: tuple[str, ...], number: int) -> float:
+def peer_start(
+    peer: Peer, reference: str, command: tuple[str, ...], number: int, far: Sequence[Path]
+) -> float:
     """Seconds of its pull, and of its run to the first line."""
     with served(peer, reference.partition("/")[0]) as containerd:
-        drop_caches()
+        drop_caches(far)
         address = ["--address", str(containerd.socket)]
         pull = timed([peer.client, *address, *peer.pull, reference])
         words = ["run", "--rm", "--snapshotter", peer.name, reference, f"cold{number}", *command]
-        return pull.whole + timed(["ctr", *address, *words]).first
+        run = timed(["ctr", *address, *words])
+        if not any(kind.startswith("fuse") for kind in _mounts_below(CACHE / "peers").values()):
+            raise SystemExit(f"{peer.name} unpacked {reference}: see {CACHE / 'peers/log'}")
+        return pull.whole + run.first
 
 
 class OurOwn:
@@ -132,25 +138,26 @@ class OurOwn:
         self.clip.record(*command)
         shutil.copy(self.clip.local_index(), self.indexes["list"])
 
-    def start(self, name: str, number: int) -> float:
+    def start(self, name: str, number: int, far: Sequence[Path]) -> float:
         """Seconds to the first line."""
         self.clip.use(self.indexes[name])
         self.clip.start()
-        drop_caches()
+        drop_caches(far)
         return self.clip.run(self.bundle, f"{name.replace(' ', '-')}{number}").first
 
 
 def measure(image: str, host: str, peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
     """Every party in turn, ``rounds`` times."""
     workload, found = WORKLOADS[image], {}
+    far = blobs_of(CACHE / "registry/storage", f"bench/{image}", f"published/{image}")
     own = OurOwn(f"{host}/bench/{image}:latest", workload.command)
     try:
         for number in range(rounds):
             for name in own.indexes:
-                found.setdefault(f"clip-runc, {name}", []).append(own.start(name, number))
+                found.setdefault(f"clip-runc, {name}", []).append(own.start(name, number, far))
             for tag, peer in peers.items():
                 reference = f"{host}/published/{image}:{tag}"
-                seconds = peer_start(peer, reference, workload.command, number)
+                seconds = peer_start(peer, reference, workload.command, number, far)
                 found.setdefault(peer.name, []).append(seconds)
     finally:
         own.clip.end()

@@ -10,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -17,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from bench.link import far_registry, link
+from bench.link import blobs_of, far_registry, link
 from bench.machine import Clip, drop_caches, fresh_containerd, registry, timed
 from bench.torch_image import CACHE
 from bench.workloads import WORKLOADS, Workload
@@ -37,7 +38,10 @@ console = Console(highlight=False)
 class Case:
     """One image at one registry."""
 
-    def __init__(self, workload: Workload, image: Image, reference: str) -> None:
+    def __init__(
+        self, workload: Workload, image: Image, reference: str, served: Sequence[Path]
+    ) -> None:
+        self.served = served  # by another machine
         self.workload = workload
         self.image = image
         self.reference = reference
@@ -65,7 +69,7 @@ class Case:
         self._containerd("containerd, read whole", f"w{number}", READ_ALL)
         self.clip.use(self.kept)
         self.clip.start()
-        drop_caches()
+        drop_caches(self.served)
         self.add("read whole", self.clip.run(self.all, f"all{number}").first)
         self.add("read whole, MB fetched", self.clip.fetched() / 1e6)
 
@@ -74,11 +78,11 @@ class Case:
         shutil.rmtree(self.clip.machine.settings.index_dir)
         shutil.rmtree(self.clip.machine.settings.layer_index_dir, ignore_errors=True)
         self.clip.start()
-        drop_caches()
+        drop_caches(self.served)
 
     def _download(self) -> float:
         """Seconds to get all layers and throw them away, one after the other."""
-        drop_caches()
+        drop_caches(self.served)
         host, _, name = self.reference.rpartition(":")[0].partition("/")
         begin = time.monotonic()
         for layer in self.image.layers:
@@ -88,7 +92,7 @@ class Case:
 
     def _containerd(self, label: str, name: str, command: tuple[str, ...]) -> None:
         with fresh_containerd() as containerd:
-            drop_caches()
+            drop_caches(self.served)
             base = ["ctr", "--address", str(containerd.socket)]
             pull = timed([*base, "image", "pull", "--plain-http", self.reference])
             run = timed([*base, "run", "--rm", self.reference, name, *command])
@@ -126,12 +130,17 @@ def run(names: list[str], mbit: int, milliseconds: int, rounds: int) -> dict[str
             return {name: _case(name, images[name], daemon.host, rounds) for name in names}
     storage, far = CACHE / "registry/storage", CACHE / "far"
     with link(mbit), far_registry(storage, far, milliseconds) as host:
-        return {name: _case(name, images[name], host, rounds) for name in names}
+        return {
+            name: _case(name, image, host, rounds, blobs_of(storage, f"bench/{name}"))
+            for name, image in images.items()
+        }
 
 
-def _case(name: str, image: Image, host: str, rounds: int) -> dict[str, float]:
+def _case(
+    name: str, image: Image, host: str, rounds: int, served: Sequence[Path] = ()
+) -> dict[str, float]:
     console.print(f"  [bold]{name}[/]")
-    case = Case(WORKLOADS[name], image, f"{host}/bench/{name}:latest")
+    case = Case(WORKLOADS[name], image, f"{host}/bench/{name}:latest", served)
     try:
         case.prepare()
         for number in range(rounds):
