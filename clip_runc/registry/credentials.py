@@ -14,7 +14,6 @@ Sources, first hit wins (containers-auth.json(5), docker-login(1)): ``$REGISTRY_
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import os
 import re
@@ -337,7 +336,7 @@ def _from_entry(entry: dict[str, object]) -> Credentials | None:
 def _decode_auth(value: str) -> tuple[str, str]:
     try:
         user, colon, password = base64.b64decode(value, validate=True).decode().partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # of base64 for no ASCII, of binascii for no base64, of decode()
         raise ConfigError("its auth field is not base64") from None
     if not colon:
         raise ConfigError("its auth field holds no user:password")

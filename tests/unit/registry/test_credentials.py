@@ -101,10 +101,11 @@ def test_password_with_colon_and_identity_token() -> None:
 
 def test_damaged_entries_count_as_none() -> None:
     warnings: list[str] = []
-    config: dict[str, object] = {"auths": {"a": {"auth": "%%%"}, "b": {"auth": "YQ=="}, "c": {}}}
-    chain = keychain(config, warnings)
-    assert chain.find("a") is chain.find("b") is chain.find("c") is None
-    assert len(warnings) == 2
+    damaged: dict[str, object] = {"a": "%%%", "b": "YQ==", "d": "\x80"}
+    entries = {host: {"auth": text} for host, text in damaged.items()}
+    chain = keychain({"auths": {**entries, "c": {}}}, warnings)
+    assert all(chain.find(host) is None for host in "abcd")
+    assert len(warnings) == len(damaged)
 
 
 def test_files_in_order(tmp_path: Path) -> None:
