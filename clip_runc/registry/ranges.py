@@ -16,7 +16,7 @@ def check_range(response: requests.Response, start: int, end: int, what: str) ->
     the whole blob.
     """
     if response.status_code == 200:
-        if start == 0 and _length(response) == end:
+        if start == 0 and content_length(response) == end:
             return _encoded(response, what)
         return BadResponse(
             f"{what}: the registry ignores ranges and sent the whole blob",
@@ -28,7 +28,7 @@ def check_range(response: requests.Response, start: int, end: int, what: str) ->
         return BadResponse(
             f"{what}: asked for bytes {start}-{end - 1}, the registry sent {sent[:80]!r}"
         )
-    length = _length(response)
+    length = content_length(response)
     if length is not None and length != end - start:
         return BadResponse(f"{what}: {length} bytes for a range of {end - start}")
     return _encoded(response, what)
@@ -36,7 +36,7 @@ def check_range(response: requests.Response, start: int, end: int, what: str) ->
 
 def check_whole(response: requests.Response, size: int, what: str) -> BadResponse | None:
     """What is wrong with an answer to a request for a whole blob of ``size`` bytes."""
-    length = _length(response)
+    length = content_length(response)
     if response.status_code != 200:
         return BadResponse(f"{what}: asked for the whole blob, got a part of it")
     if length is not None and length != size:
@@ -51,6 +51,7 @@ def _encoded(response: requests.Response, what: str) -> BadResponse | None:
     return BadResponse(f"{what}: encoded as {encoding[:40]!r}, which nobody asked for")
 
 
-def _length(response: requests.Response) -> int | None:
+def content_length(response: requests.Response) -> int | None:
+    """Bytes of the body by its header; None where that says nothing of use."""
     value = response.headers.get("Content-Length", "").strip()
     return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else None

@@ -7,6 +7,7 @@ two minutes over a refused connection and follows redirects by itself.  What ora
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ import requests
 import urllib3
 
 from clip_runc.errors import BadResponse
+from clip_runc.registry.arrivals import MANY, Arrivals
 from clip_runc.registry.auth import Authorizer
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.hosts import Place
@@ -27,6 +29,7 @@ from clip_runc.registry.http_errors import (
     library_errors,
     retry_after,
 )
+from clip_runc.registry.ranges import content_length
 from clip_runc.registry.reference import Reference, is_loopback
 from clip_runc.registry.retry import Patience, remaining
 from clip_runc.registry.session import container_of, new_session, registry_ca, system_ca
@@ -35,7 +38,6 @@ REDIRECT_SECONDS = 120.0
 _REDIRECTS = 5
 _REMEMBERED = 4096
 _RENEWALS = 2
-_PIECE = 256 << 10
 _ANSWER_LIMIT = 64 << 10
 _TRY_AGAIN = (408, 425, 429)
 
@@ -242,13 +244,17 @@ class Transport(oras.provider.Registry):  # type: ignore[misc]  # oras has no ty
         """
         raw, left = response.raw, length
         host = urlsplit(str(response.url)).netloc
+        beyond = max(0, length - (content_length(response) or 0))  # asked for, and not in the body
+        arrivals = Arrivals(_socket_of(raw))
         try:
             while left:
                 _limit_socket(raw, deadline, self.timeout, host)
+                arrivals.before(left - beyond)
                 with library_errors(host):
-                    piece = raw.read1(min(left, _PIECE), decode_content=False)
+                    piece = raw.read1(min(left, MANY), decode_content=False)
                 if not piece:
                     break
+                arrivals.after(len(piece))
                 left -= len(piece)
                 yield piece
         finally:
@@ -326,6 +332,12 @@ def _limit_socket(raw: object, deadline: float | None, timeout: float, host: str
     left = remaining(deadline, timeout, host)
     if left >= timeout:
         return
-    sock = getattr(getattr(raw, "connection", None), "sock", None)
+    sock = _socket_of(raw)
     if sock is not None:
         sock.settimeout(left)
+
+
+def _socket_of(raw: object) -> socket.socket | None:
+    """The socket that a response comes from, while there is one."""
+    sock: socket.socket | None = getattr(getattr(raw, "connection", None), "sock", None)
+    return sock

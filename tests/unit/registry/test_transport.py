@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.fake import FakeRegistry
 from clip_runc.registry.reference import Reference
 from clip_runc.registry.transport import Transport
+from tests.unit.registry.conftest import DATA, DIGEST
 
 Connect = Callable[..., Registry]
 
@@ -122,3 +124,14 @@ def test_cookies_are_not_kept(fake: FakeRegistry, connect: Connect) -> None:
     fake.fault("headers", headers={"Set-Cookie": "sid=1"}, times=-1, on="/v2/")
     connect(fake).resolve()
     assert not any("Cookie" in seen.headers for seen in fake.seen)
+
+
+def test_a_body_of_less_than_was_asked_for_ends_at_once(
+    fake: FakeRegistry, connect: Connect
+) -> None:
+    """Who waits for bytes that do not come waits as long as the connection is kept."""
+    of_registry = connect(fake)._transport
+    response = of_registry.get(of_registry.blob_url(DIGEST), headers={})
+    begun = time.monotonic()
+    assert b"".join(of_registry.pieces(response, 1 << 30)) == DATA
+    assert time.monotonic() - begun < 3
