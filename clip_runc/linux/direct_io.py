@@ -38,6 +38,7 @@ class SequentialFile:
                 raise
             self._direct = False
             self.fd = os.open(".", flags, 0o600, dir_fd=directory_fd)
+        self.cached = 0  # bytes that went to the page cache: the disk may not have them yet
         self._filled = 0
         self._end = 0  # of what was handed to the thread
         self._thread = ThreadPoolExecutor(1, "sequential-file")
@@ -97,6 +98,7 @@ class SequentialFile:
                 self._use_cache()  # a file system that opens so and does not write so
                 continue
             view, offset = view[written:], offset + written
+            self.cached += 0 if self._direct else written
         self._seconds += time.monotonic() - begun
 
 

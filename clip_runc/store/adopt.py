@@ -3,6 +3,8 @@
 Indexing decodes every layer once.  It writes what it decodes to a file without a name in the
 store's directory; when the last byte has come and all hashes are known, the file becomes the
 layer's data and its chunks are recorded as verified.  Killed before that, nothing is left.
+Where the disk has the bytes by then the layer is complete at once, so that the first mount of the
+image reads it from there; else clipd says so later, when it has been written.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import threading
 
 from clip_runc.errors import ClipError
 from clip_runc.index.model import Layer
-from clip_runc.linux.direct_io import SequentialFile
+from clip_runc.linux.direct_io import PIECE, SequentialFile
 from clip_runc.store.chunk_states import PRESENT
 from clip_runc.store.eviction import Quota, remove
 from clip_runc.store.geometry import Geometry
@@ -58,7 +60,7 @@ class Adoption:
             return
         try:
             fd = copy.finish()
-            if fd >= 0 and self._take(fd, layer):
+            if fd >= 0 and self._take(fd, layer, on_disk=copy.on_disk):
                 with self._lock:
                     self.kept += layer.raw_size
         except (OSError, ClipError) as error:
@@ -66,7 +68,7 @@ class Adoption:
         finally:
             copy.close()
 
-    def _take(self, fd: int, layer: Layer) -> bool:
+    def _take(self, fd: int, layer: Layer, *, on_disk: bool) -> bool:
         geometry, name = Geometry(layer), layer.diff_hex
         os.ftruncate(fd, geometry.file_size)
         remove(self._store, name)
@@ -81,7 +83,10 @@ class Adoption:
                 return False
             with files.marking:
                 marks = [files.mark(chunk, files.epoch) for chunk in range(len(geometry.starts))]
-            return all(state == PRESENT for state in marks)
+            whole = all(state == PRESENT for state in marks)
+            if whole and on_disk:
+                files.finish(files.epoch)
+            return whole
         finally:
             files.release()
 
@@ -120,6 +125,11 @@ class _Copy:
         except OSError as error:
             log.warning("a layer is not kept: %s", error)
             self.close()
+
+    @property
+    def on_disk(self) -> bool:
+        """Was all but the end written past the page cache?"""
+        return self._file is not None and self._file.cached <= PIECE
 
     def finish(self) -> int:
         """The descriptor of the whole file, or -1."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 from tests.integration.clip_machine import ClipMachine
@@ -20,6 +22,18 @@ def test_what_indexing_decodes_is_what_the_container_reads(
     assert status["fetched"] == 0 and status["store"]["chunks"] == 0
     (image,) = status["images"]
     assert len(image["layers"]) > 1
+
+
+def test_its_first_container_reads_from_the_disk_and_not_through_clipd(
+    clip: ClipMachine, busybox_ref: str
+) -> None:
+    bundle, log = clip.bundle(busybox_ref, "/bin/true"), clip.directory / "log"
+    for known in (clip.settings.index_dir, clip.settings.layer_index_dir):
+        shutil.rmtree(known)
+    options = ["--log", log, "--log-format", "json"]
+    clip.runc(*options, "run", "--bundle", bundle, "c1", check=True)
+    complete, lazy = json.loads(log.read_text())["layers"].split(", ")
+    assert int(complete.removesuffix(" complete")) > 1 and lazy == "0 lazy"
 
 
 def test_a_state_directory_in_memory_is_refused_before_anything_is_fetched(

@@ -41,14 +41,29 @@ def adopt(bench: Any, layer: Layer, data: bytes, **options: int) -> Adoption:
     return keep
 
 
-def test_a_reader_has_all_of_it_without_asking(bench: Any, made: Any, until: Any) -> None:
+def test_a_reader_has_all_of_it_without_asking(bench: Any, made: Any) -> None:
     layer, data = made
     assert adopt(bench, layer, data).kept == len(data)
     reader = bench.store().open_layer(layer, lambda _: b"", Away())
     assert reader.present() == reader.chunk_count
     assert reader.read_cached(0, len(data)) == data
-    until(lambda: reader.complete)
+    assert reader.complete, "at once: the disk has it"
     assert (Path(bench.path) / reader.data_path).stat().st_size % 512 == 0
+
+
+def test_what_the_disk_may_not_have_yet_is_complete_a_little_later(
+    bench: Any, made: Any, until: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for gigabytes to be written."""
+    layer, data = made
+    synced: list[int] = []
+    monkeypatch.setattr("clip_runc.store.adopt.PIECE", 4096)
+    with monkeypatch.context() as patch:
+        patch.setattr("clip_runc.store.data_file.os.fdatasync", synced.append)
+        assert adopt(bench, layer, data).kept == len(data)
+    assert not synced
+    reader = bench.store().open_layer(layer, lambda _: b"", Away())
+    until(lambda: reader.complete)
 
 
 def test_what_was_begun_anew_counts_from_there(bench: Any, made: Any) -> None:
