@@ -58,7 +58,7 @@ def blobs_of(storage: Path, *repositories: str) -> list[Path]:
     """The files of docker-registry's ``storage`` that hold the repositories' layers and configs.
 
     At the far end of a link they lie in another machine's memory.  Here its disk, and the work of
-    filling its page cache, would take from whoever is measured: 3 seconds a gigabyte have been seen.
+    filling its page cache (3 seconds a gigabyte), would take from whoever is measured.
     """
     root = storage / "docker/registry/v2"
     names = {

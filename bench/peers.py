@@ -67,7 +67,7 @@ PEERS = (
         '[[resolver.host."{host}".mirrors]]\nhost = "{host}"\ninsecure = true\n',
     ),
     Peer(
-        # soci has no pull of its own any more; ctr-remote gives the labels that its snapshotter reads
+        # soci has no pull of its own any more; ctr-remote gives the labels that it reads
         "soci", "SOCI 2", "soci-snapshotter-grpc", "ctr-remote",
         ("images", "rpull", "--plain-http", "--snapshotter", "soci", "--use-containerd-labels"),
         '[[resolver.host."{host}".mirrors]]\nhost = "http://{host}"\ninsecure = true\n',

@@ -1,4 +1,4 @@
-"""Reads that wait for much where much comes, and for a byte where little is left or comes slowly."""
+"""Reads wait for much where much comes, and for a byte where little is left or comes slowly."""
 
 from __future__ import annotations
 
