@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+
+import psutil
 
 from tests.integration.daemons import REGISTRY_CONFIG, Daemon, wait_for
 
@@ -54,24 +56,37 @@ def link(mbit: int) -> Iterator[None]:
         _run("ip", "netns", "del", SPACE, check=False)
 
 
-def blobs_of(storage: Path, *repositories: str) -> list[Path]:
-    """The files of docker-registry's ``storage`` that hold the repositories' layers and configs.
+class FarRegistry:
+    """docker-registry at the far end of a link; ``host`` is its name and port."""
 
-    At the far end of a link they lie in another machine's memory.  Here its disk, and the work of
-    filling its page cache (3 seconds a gigabyte), would take from whoever is measured.
-    """
-    root = storage / "docker/registry/v2"
-    names = {
-        place.name
-        for repository in repositories
-        for place in (root / "repositories" / repository / "_layers/sha256").iterdir()
-    }
-    return sorted(root / "blobs/sha256" / name[:2] / name / "data" for name in names)
+    def __init__(self, host: str, storage: Path, daemons: Sequence[Daemon]) -> None:
+        self.host = host
+        self._storage = storage
+        self._daemons = daemons
+
+    def blobs(self, *repositories: str) -> list[Path]:
+        """The files that hold the repositories' layers and configs.
+
+        They lie in another machine's memory.  Here its disk, and the work of filling its page
+        cache (3 seconds a gigabyte), would take from whoever is measured.
+        """
+        root = self._storage / "docker/registry/v2"
+        names = {
+            place.name
+            for repository in repositories
+            for place in (root / "repositories" / repository / "_layers/sha256").iterdir()
+        }
+        return sorted(root / "blobs/sha256" / name[:2] / name / "data" for name in names)
+
+    def cpu(self) -> float:
+        """Seconds of our processors that registry and relay took; another machine's, there."""
+        times = [psutil.Process(daemon.pid).cpu_times() for daemon in self._daemons]
+        return sum(one.user + one.system for one in times)
 
 
 @contextmanager
-def far_registry(storage: Path, directory: Path, milliseconds: int) -> Iterator[str]:
-    """docker-registry on ``storage`` at the far end of the link; its ``host:port``."""
+def far_registry(storage: Path, directory: Path, milliseconds: int) -> Iterator[FarRegistry]:
+    """docker-registry on ``storage`` at the far end of the link."""
     directory.mkdir(parents=True, exist_ok=True)
     config = directory / "config.yml"
     text = REGISTRY_CONFIG.format(directory=storage, port=PORT)
@@ -85,7 +100,7 @@ def far_registry(storage: Path, directory: Path, milliseconds: int) -> Iterator[
             command = _inside(*relay, str(port), str(PORT), str(milliseconds))
             daemons.append(Daemon(command, directory / "delay.log"))
         wait_for(lambda: _answers(port), "the registry behind the link")
-        yield f"{FAR_ADDRESS}:{port}"
+        yield FarRegistry(f"{FAR_ADDRESS}:{port}", storage, daemons)
     finally:
         for daemon in daemons:
             daemon.stop()

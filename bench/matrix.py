@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import picture
-from bench.link import blobs_of, far_registry, link
+from bench.link import FarRegistry, far_registry, link
 from bench.machine import (
     Clip,
     Timed,
@@ -52,9 +51,10 @@ class Case:
     """One image over one link."""
 
     def __init__(
-        self, workload: Workload, reference: str, rate: float, served: Sequence[Path] = ()
+        self, workload: Workload, reference: str, rate: float, far: FarRegistry | None = None
     ) -> None:
-        self.served = served  # by another machine
+        self.far = far
+        self.served = far.blobs(f"bench/{workload.name}") if far else []
         self.workload = workload
         self.reference = reference
         self.rate = rate
@@ -86,12 +86,17 @@ class Case:
             self.clip.use(index)
             self.clip.start()
             drop_caches(self.served)
+            far = self._far_cpu()
             self.add(name, self.clip.run(self.bundle, f"cold{number}").first)
             self.add(f"{name}, MB fetched", self.clip.fetched() / 1e6)
+            self.add(f"{name}, far CPU", self._far_cpu() - far)
         self.clip.run(self.bundle, f"again{number}")
         self.add("warm", self.clip.run(self.bundle, f"warm{number}").first)
         self._plain(f"first{number}")
         self.add("plain runc, warm", self._plain(f"plain{number}").first)
+
+    def _far_cpu(self) -> float:
+        return self.far.cpu() if self.far else 0.0
 
     def _plain(self, name: str) -> Timed:
         with overlay(self.workload.tree, CACHE / "overlay") as rootfs:
@@ -167,8 +172,8 @@ def run(names: list[str], mbit: int, milliseconds: int, rounds: int) -> dict[str
             _cases(names, loopback, rounds, figures)
             return figures
     storage = CACHE / "registry/storage"
-    with link(mbit), far_registry(storage, CACHE / "far", milliseconds) as host:
-        _cases(names, host, rounds, figures, storage)
+    with link(mbit), far_registry(storage, CACHE / "far", milliseconds) as far:
+        _cases(names, far.host, rounds, figures, far)
     return figures
 
 
@@ -177,14 +182,13 @@ def _cases(
     host: str,
     rounds: int,
     figures: dict[str, dict[str, float]],
-    far: Path | None = None,
+    far: FarRegistry | None = None,
 ) -> None:
     rate = measured_rate(host)
     console.print(f"[bold]{host}: {rate / 1e6:.0f} MB/s[/]")
     for name in names:
         console.print(f"  [bold]{name}[/]")
-        served = blobs_of(far, f"bench/{name}") if far is not None else ()
-        case = Case(WORKLOADS[name], f"{host}/bench/{name}:latest", rate, served)
+        case = Case(WORKLOADS[name], f"{host}/bench/{name}:latest", rate, far)
         try:
             case.prepare()
             for number in range(rounds):

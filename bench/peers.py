@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from bench.link import blobs_of, far_registry, link
+from bench.link import FarRegistry, far_registry, link
 from bench.machine import Clip, drop_caches, registry, timed
 from bench.published_tables import WORK, converted
 from bench.torch_image import CACHE
@@ -112,11 +112,11 @@ def _mounts_below(directory: Path) -> dict[str, str]:
 
 
 def peer_start(
-    peer: Peer, reference: str, command: tuple[str, ...], number: int, far: Sequence[Path]
+    peer: Peer, reference: str, command: tuple[str, ...], number: int, blobs: Sequence[Path]
 ) -> float:
     """Seconds of its pull, and of its run to the first line."""
     with served(peer, reference.partition("/")[0]) as containerd:
-        drop_caches(far)
+        drop_caches(blobs)
         address = ["--address", str(containerd.socket)]
         pull = timed([peer.client, *address, *peer.pull, reference])
         words = ["run", "--rm", "--snapshotter", peer.name, reference, f"cold{number}", *command]
@@ -138,26 +138,28 @@ class OurOwn:
         self.clip.record(*command)
         shutil.copy(self.clip.local_index(), self.indexes["list"])
 
-    def start(self, name: str, number: int, far: Sequence[Path]) -> float:
+    def start(self, name: str, number: int, blobs: Sequence[Path]) -> float:
         """Seconds to the first line."""
         self.clip.use(self.indexes[name])
         self.clip.start()
-        drop_caches(far)
+        drop_caches(blobs)
         return self.clip.run(self.bundle, f"{name.replace(' ', '-')}{number}").first
 
 
-def measure(image: str, host: str, peers: dict[str, Peer], rounds: int) -> dict[str, list[float]]:
+def measure(
+    image: str, far: FarRegistry, peers: dict[str, Peer], rounds: int
+) -> dict[str, list[float]]:
     """Every party in turn, ``rounds`` times."""
     workload, found = WORKLOADS[image], {}
-    far = blobs_of(CACHE / "registry/storage", f"bench/{image}", f"published/{image}")
-    own = OurOwn(f"{host}/bench/{image}:latest", workload.command)
+    blobs = far.blobs(f"bench/{image}", f"published/{image}")
+    own = OurOwn(f"{far.host}/bench/{image}:latest", workload.command)
     try:
         for number in range(rounds):
             for name in own.indexes:
-                found.setdefault(f"clip-runc, {name}", []).append(own.start(name, number, far))
+                found.setdefault(f"clip-runc, {name}", []).append(own.start(name, number, blobs))
             for tag, peer in peers.items():
-                reference = f"{host}/published/{image}:{tag}"
-                seconds = peer_start(peer, reference, workload.command, number, far)
+                reference = f"{far.host}/published/{image}:{tag}"
+                seconds = peer_start(peer, reference, workload.command, number, blobs)
                 found.setdefault(peer.name, []).append(seconds)
     finally:
         own.clip.end()
@@ -197,9 +199,9 @@ def main() -> None:
     begin = time.monotonic()
     with (
         link(options.link),
-        far_registry(CACHE / "registry/storage", CACHE / "far", options.latency) as host,
+        far_registry(CACHE / "registry/storage", CACHE / "far", options.latency) as far,
     ):
-        found = {image: measure(image, host, references[image], options.rounds) for image in images}
+        found = {image: measure(image, far, references[image], options.rounds) for image in images}
     title = f"{options.link} Mbit/s, {options.latency} ms: seconds to the first line, medians"
     table = Table(title=title, title_justify="left")
     names = list(dict.fromkeys(name for samples in found.values() for name in samples))

@@ -233,9 +233,9 @@ def main() -> None:
     show("registry on loopback", near)
     if options.link:
         storage = WORK / "registry/storage"
-        with link(options.link), far_registry(storage, WORK / "far", options.latency) as host:
+        with link(options.link), far_registry(storage, WORK / "far", options.latency) as there:
             for label, rest in made:
-                far[label] = measure(f"{host}/{rest}", None)
+                far[label] = measure(f"{there.host}/{rest}", None)
         show(f"{options.link} Mbit/s, {options.latency} ms", far)
     if options.json:
         options.json.write_text(json.dumps({"loopback": near, "link": far}, indent=1) + "\n")

@@ -10,7 +10,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -18,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from bench.link import blobs_of, far_registry, link
+from bench.link import FarRegistry, far_registry, link
 from bench.machine import Clip, drop_caches, fresh_containerd, registry, timed
 from bench.torch_image import CACHE
 from bench.workloads import WORKLOADS, Workload
@@ -39,9 +38,10 @@ class Case:
     """One image at one registry."""
 
     def __init__(
-        self, workload: Workload, image: Image, reference: str, served: Sequence[Path]
+        self, workload: Workload, image: Image, reference: str, far: FarRegistry | None
     ) -> None:
-        self.served = served  # by another machine
+        self.far = far
+        self.served = far.blobs(f"bench/{workload.name}") if far else []
         self.workload = workload
         self.image = image
         self.reference = reference
@@ -65,7 +65,9 @@ class Case:
         self.add("download", self._download())
         self._containerd("containerd", f"c{number}", self.workload.command)
         self._nothing_there()
+        far = self.far.cpu() if self.far else 0.0
         self.add("not indexed", self.clip.run(self.work, f"new{number}").first)
+        self.add("not indexed, far CPU", self.far.cpu() - far if self.far else 0.0)
         self._containerd("containerd, read whole", f"w{number}", READ_ALL)
         self.clip.use(self.kept)
         self.clip.start()
@@ -128,19 +130,16 @@ def run(names: list[str], mbit: int, milliseconds: int, rounds: int) -> dict[str
             push(image, daemon.host, f"bench/{name}", "latest")
         if not mbit:
             return {name: _case(name, images[name], daemon.host, rounds) for name in names}
-    storage, far = CACHE / "registry/storage", CACHE / "far"
-    with link(mbit), far_registry(storage, far, milliseconds) as host:
-        return {
-            name: _case(name, image, host, rounds, blobs_of(storage, f"bench/{name}"))
-            for name, image in images.items()
-        }
+    storage = CACHE / "registry/storage"
+    with link(mbit), far_registry(storage, CACHE / "far", milliseconds) as far:
+        return {name: _case(name, images[name], far.host, rounds, far) for name in names}
 
 
 def _case(
-    name: str, image: Image, host: str, rounds: int, served: Sequence[Path] = ()
+    name: str, image: Image, host: str, rounds: int, far: FarRegistry | None = None
 ) -> dict[str, float]:
     console.print(f"  [bold]{name}[/]")
-    case = Case(WORKLOADS[name], image, f"{host}/bench/{name}:latest", served)
+    case = Case(WORKLOADS[name], image, f"{host}/bench/{name}:latest", far)
     try:
         case.prepare()
         for number in range(rounds):
