@@ -68,7 +68,7 @@ class FarRegistry:
         """The files that hold the repositories' layers and configs.
 
         They lie in another machine's memory.  Here its disk, and the work of filling its page
-        cache (3 seconds a gigabyte), would take from whoever is measured.
+        cache, would take from whoever is measured.
         """
         root = self._storage / "docker/registry/v2"
         names = {

@@ -3,7 +3,8 @@
 Those whose programs are in PATH take part: each with the image in its own format, made once by its
 own tool (bench/published has the same ones), a containerd that has nothing, and its daemon running
 before anything is timed.  Timed is pull and run, to the container's first line of output; clip-runc
-has the index and nothing else, with a prefetch list and without one.  SOCI needs containerd 1.7.
+has the index and nothing else, with a prefetch list and without one.  SOCI needs a containerd that
+is younger than 1.6.
 """
 
 from __future__ import annotations
