@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 from hypothesis import given
@@ -19,8 +20,8 @@ from tests.unit.registry.conftest import DATA, DIGEST
 Ends = tuple[socket.socket, socket.socket]
 
 
-@pytest.fixture
-def ends() -> Iterator[Ends]:
+@contextmanager
+def connection() -> Iterator[Ends]:
     """Both ends of a TCP connection."""
     with (
         socket.create_server(("127.0.0.1", 0)) as server,
@@ -30,6 +31,12 @@ def ends() -> Iterator[Ends]:
         with far:
             near.settimeout(20)
             yield near, far
+
+
+@pytest.fixture
+def ends() -> Iterator[Ends]:
+    with connection() as both:
+        yield both
 
 
 def low(sock: socket.socket) -> int:
@@ -90,24 +97,18 @@ def test_a_slow_link_never_waits_for_much(ends: Ends, monkeypatch: pytest.Monkey
 
 @given(size=st.integers(0, 6 * MANY))
 def test_every_body_ends_though_its_connection_stays_open(size: int) -> None:
-    with (
-        socket.create_server(("127.0.0.1", 0)) as server,
-        socket.create_connection(server.getsockname()) as near,
-    ):
-        far, _ = server.accept()
-        with far:
-            near.settimeout(20)
-            sender = threading.Thread(target=far.sendall, args=(bytes(size),))
-            sender.start()
-            one, left = Arrivals(near), size
-            while left:
-                one.before(left)
-                piece = near.recv(min(left, MANY))
-                assert piece
-                one.after(len(piece))
-                left -= len(piece)
-            sender.join()
-            assert low(near) == 1, "who uses the connection next waits for an answer's first byte"
+    with connection() as (near, far):
+        sender = threading.Thread(target=far.sendall, args=(bytes(size),))
+        sender.start()
+        one, left = Arrivals(near), size
+        while left:
+            one.before(left)
+            piece = near.recv(min(left, MANY))
+            assert piece
+            one.after(len(piece))
+            left -= len(piece)
+        sender.join()
+        assert low(near) == 1, "who uses the connection next waits for an answer's first byte"
 
 
 def test_a_response_without_a_socket_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
