@@ -210,7 +210,7 @@ def test_words_and_codes_of_runc(clip: ClipMachine, arguments: str) -> None:
 
 def without_time(text: str) -> list[str]:
     words = text.split(",") if text.startswith("{") else text.split(" ")
-    return [word for word in words if not word.startswith(("time=", '"time"'))]
+    return [word for word in words if not word.lstrip().startswith(("time=", '"time"'))]
 
 
 def test_bundles_of_others_are_not_touched(clip: ClipMachine) -> None:
