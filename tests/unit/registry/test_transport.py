@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import pytest
 
 from clip_runc.errors import BadResponse, RegistryUnreachable
 from clip_runc.registry import session, transport
+from clip_runc.registry.arrivals import Arrivals
 from clip_runc.registry.client import Registry
 from clip_runc.registry.credentials import Credentials
 from clip_runc.registry.fake import FakeRegistry
@@ -135,3 +137,22 @@ def test_a_body_of_less_than_was_asked_for_ends_at_once(
     begun = time.monotonic()
     assert b"".join(of_registry.pieces(response, 1 << 30)) == DATA
     assert time.monotonic() - begun < 3
+
+
+def test_every_read_is_announced_with_what_is_left_of_the_body(
+    fake: FakeRegistry, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Noted(Arrivals):
+        def __init__(self, sock: socket.socket | None) -> None:
+            assert sock is not None
+            super().__init__(sock)
+
+        def before(self, left: int) -> None:
+            noted.append(left)
+            super().before(left)
+
+    noted: list[int] = []
+    monkeypatch.setattr(transport, "Arrivals", Noted)
+    registry = connect(fake)
+    sizes = [len(piece) for piece in registry.stream(DIGEST, len(DATA))]
+    assert noted == [sum(sizes[number:]) for number in range(len(sizes))]
