@@ -56,11 +56,26 @@ def link(mbit: int) -> Iterator[None]:
         _run("ip", "netns", "del", SPACE, check=False)
 
 
-class FarRegistry:
-    """docker-registry at the far end of a link; ``host`` is its name and port."""
+class NearRegistry:
+    """docker-registry on loopback, a part of what is measured; ``host`` is its name and port."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+
+    def blobs(self, *repositories: str) -> list[Path]:
+        """Files that another machine has in its memory: none."""
+        return []
+
+    def cpu(self) -> float:
+        """Seconds of our processors that would be another machine's."""
+        return 0.0
+
+
+class FarRegistry(NearRegistry):
+    """docker-registry at the far end of a link."""
 
     def __init__(self, host: str, storage: Path, daemons: Sequence[Daemon]) -> None:
-        self.host = host
+        super().__init__(host)
         self._storage = storage
         self._daemons = daemons
 
@@ -79,7 +94,7 @@ class FarRegistry:
         return sorted(root / "blobs/sha256" / name[:2] / name / "data" for name in names)
 
     def cpu(self) -> float:
-        """Seconds of our processors that registry and relay took; another machine's, there."""
+        """What registry and relay took."""
         times = [psutil.Process(daemon.pid).cpu_times() for daemon in self._daemons]
         return sum(one.user + one.system for one in times)
 

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import picture
-from bench.link import FarRegistry, far_registry, link
+from bench.link import NearRegistry, far_registry, link
 from bench.machine import (
     Clip,
     Timed,
@@ -50,17 +50,14 @@ Samples = dict[str, list[float]]
 class Case:
     """One image over one link."""
 
-    def __init__(
-        self, workload: Workload, reference: str, rate: float, far: FarRegistry | None = None
-    ) -> None:
-        self.far = far
-        self.served = far.blobs(f"bench/{workload.name}") if far else []
+    def __init__(self, workload: Workload, source: NearRegistry, rate: float) -> None:
+        self.source = source
+        self.served = source.blobs(f"bench/{workload.name}")
         self.workload = workload
-        self.reference = reference
+        self.reference = f"{source.host}/bench/{workload.name}:latest"
         self.rate = rate
         self.samples: Samples = {}
-        host = reference.partition("/")[0]
-        self.clip = Clip(reference, plain_http=[host])
+        self.clip = Clip(self.reference, plain_http=[source.host])
 
     def add(self, name: str, value: float) -> None:
         self.samples.setdefault(name, []).append(value)
@@ -86,17 +83,14 @@ class Case:
             self.clip.use(index)
             self.clip.start()
             drop_caches(self.served)
-            far = self._far_cpu()
+            far = self.source.cpu()
             self.add(name, self.clip.run(self.bundle, f"cold{number}").first)
             self.add(f"{name}, MB fetched", self.clip.fetched() / 1e6)
-            self.add(f"{name}, far CPU", self._far_cpu() - far)
+            self.add(f"{name}, far CPU", self.source.cpu() - far)
         self.clip.run(self.bundle, f"again{number}")
         self.add("warm", self.clip.run(self.bundle, f"warm{number}").first)
         self._plain(f"first{number}")
         self.add("plain runc, warm", self._plain(f"plain{number}").first)
-
-    def _far_cpu(self) -> float:
-        return self.far.cpu() if self.far else 0.0
 
     def _plain(self, name: str) -> Timed:
         with overlay(self.workload.tree, CACHE / "overlay") as rootfs:
@@ -167,28 +161,23 @@ def run(names: list[str], mbit: int, milliseconds: int, rounds: int) -> dict[str
     with registry() as daemon:
         for name in names:
             push(WORKLOADS[name].image(), daemon.host, f"bench/{name}", "latest")
-        loopback = daemon.host
         if not mbit:
-            _cases(names, loopback, rounds, figures)
+            _cases(names, NearRegistry(daemon.host), rounds, figures)
             return figures
     storage = CACHE / "registry/storage"
     with link(mbit), far_registry(storage, CACHE / "far", milliseconds) as far:
-        _cases(names, far.host, rounds, figures, far)
+        _cases(names, far, rounds, figures)
     return figures
 
 
 def _cases(
-    names: list[str],
-    host: str,
-    rounds: int,
-    figures: dict[str, dict[str, float]],
-    far: FarRegistry | None = None,
+    names: list[str], source: NearRegistry, rounds: int, figures: dict[str, dict[str, float]]
 ) -> None:
-    rate = measured_rate(host)
-    console.print(f"[bold]{host}: {rate / 1e6:.0f} MB/s[/]")
+    rate = measured_rate(source.host)
+    console.print(f"[bold]{source.host}: {rate / 1e6:.0f} MB/s[/]")
     for name in names:
         console.print(f"  [bold]{name}[/]")
-        case = Case(WORKLOADS[name], f"{host}/bench/{name}:latest", rate, far)
+        case = Case(WORKLOADS[name], source, rate)
         try:
             case.prepare()
             for number in range(rounds):

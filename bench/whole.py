@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from rich.console import Console
 from rich.table import Table
 
-from bench.link import FarRegistry, far_registry, link
+from bench.link import NearRegistry, far_registry, link
 from bench.machine import Clip, drop_caches, fresh_containerd, registry, timed
 from bench.torch_image import CACHE
 from bench.workloads import WORKLOADS, Workload
@@ -37,16 +37,14 @@ console = Console(highlight=False)
 class Case:
     """One image at one registry."""
 
-    def __init__(
-        self, workload: Workload, image: Image, reference: str, far: FarRegistry | None
-    ) -> None:
-        self.far = far
-        self.served = far.blobs(f"bench/{workload.name}") if far else []
+    def __init__(self, workload: Workload, image: Image, source: NearRegistry) -> None:
+        self.source = source
+        self.served = source.blobs(f"bench/{workload.name}")
         self.workload = workload
         self.image = image
-        self.reference = reference
+        self.reference = f"{source.host}/bench/{workload.name}:latest"
         self.samples: dict[str, list[float]] = {}
-        self.clip = Clip(reference, plain_http=[reference.partition("/")[0]])
+        self.clip = Clip(self.reference, plain_http=[source.host])
 
     def add(self, name: str, value: float) -> None:
         self.samples.setdefault(name, []).append(value)
@@ -65,9 +63,9 @@ class Case:
         self.add("download", self._download())
         self._containerd("containerd", f"c{number}", self.workload.command)
         self._nothing_there()
-        far = self.far.cpu() if self.far else 0.0
+        far = self.source.cpu()
         self.add("not indexed", self.clip.run(self.work, f"new{number}").first)
-        self.add("not indexed, far CPU", self.far.cpu() - far if self.far else 0.0)
+        self.add("not indexed, far CPU", self.source.cpu() - far)
         self._containerd("containerd, read whole", f"w{number}", READ_ALL)
         self.clip.use(self.kept)
         self.clip.start()
@@ -129,17 +127,16 @@ def run(names: list[str], mbit: int, milliseconds: int, rounds: int) -> dict[str
         for name, image in images.items():
             push(image, daemon.host, f"bench/{name}", "latest")
         if not mbit:
-            return {name: _case(name, images[name], daemon.host, rounds) for name in names}
+            near = NearRegistry(daemon.host)
+            return {name: _case(name, images[name], near, rounds) for name in names}
     storage = CACHE / "registry/storage"
     with link(mbit), far_registry(storage, CACHE / "far", milliseconds) as far:
-        return {name: _case(name, images[name], far.host, rounds, far) for name in names}
+        return {name: _case(name, images[name], far, rounds) for name in names}
 
 
-def _case(
-    name: str, image: Image, host: str, rounds: int, far: FarRegistry | None = None
-) -> dict[str, float]:
+def _case(name: str, image: Image, source: NearRegistry, rounds: int) -> dict[str, float]:
     console.print(f"  [bold]{name}[/]")
-    case = Case(WORKLOADS[name], image, f"{host}/bench/{name}:latest", far)
+    case = Case(WORKLOADS[name], image, source)
     try:
         case.prepare()
         for number in range(rounds):

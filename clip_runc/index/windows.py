@@ -40,7 +40,7 @@ _COPIED = bytes(1) + b"\xff" * 255
 def _places() -> list[int]:
     """A place by what both say of it, as a number of two bytes in this machine's order.
 
-    Made when it is wanted first: whoever only imports this waits 20 ms for nothing.
+    Made when it is wanted first: who only imports this does not wait for it.
     """
     found = [0] * (1 << 16)
     for place in range(WINDOW):

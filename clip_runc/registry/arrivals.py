@@ -1,8 +1,7 @@
 """How many bytes of a body a read waits for.
 
-A kernel wakes whoever reads for every few packets: 12,000 times for 800 MB over 1 Gbit/s, with
-66 kB each.  Where bytes come quickly it is told to wait for more (``SO_RCVLOWAT``, socket(7)), and
-the processor is left to those who decode what came.
+A kernel wakes whoever reads for every few packets.  Where bytes come quickly it is told to wait for
+more (``SO_RCVLOWAT``, socket(7)), and the processor is left to those who decode what came.
 """
 
 from __future__ import annotations

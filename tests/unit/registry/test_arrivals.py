@@ -34,9 +34,9 @@ def connection() -> Iterator[Ends]:
 
 
 @pytest.fixture
-def ends() -> Iterator[Ends]:
-    with connection() as both:
-        yield both
+def near() -> Iterator[socket.socket]:
+    with connection() as (near, _):
+        yield near
 
 
 def low(sock: socket.socket) -> int:
@@ -51,16 +51,18 @@ class Clock:
         monkeypatch.setattr(arrivals.time, "monotonic", lambda: self.now)
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
 def read(one: Arrivals, clock: Clock, count: int, seconds: float, left: int = 1 << 30) -> None:
     one.before(left)
     clock.now += seconds
     one.after(count)
 
 
-def test_much_is_waited_for_once_it_is_known_to_come(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    near, clock = ends[0], Clock(monkeypatch)
+def test_much_is_waited_for_once_it_is_known_to_come(near: socket.socket, clock: Clock) -> None:
     one = Arrivals(near)
     for _ in range(4):
         read(one, clock, MANY // 4, 0.001)
@@ -71,10 +73,7 @@ def test_much_is_waited_for_once_it_is_known_to_come(
     assert low(near) == 1
 
 
-def test_a_link_that_gets_slow_is_read_as_it_comes(
-    ends: Ends, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    near, clock = ends[0], Clock(monkeypatch)
+def test_a_link_that_gets_slow_is_read_as_it_comes(near: socket.socket, clock: Clock) -> None:
     one = Arrivals(near)
     for _ in range(100):
         read(one, clock, MANY, 0.001)
@@ -87,8 +86,7 @@ def test_a_link_that_gets_slow_is_read_as_it_comes(
     assert low(near) == MANY
 
 
-def test_a_slow_link_never_waits_for_much(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    near, clock = ends[0], Clock(monkeypatch)
+def test_a_slow_link_never_waits_for_much(near: socket.socket, clock: Clock) -> None:
     one = Arrivals(near)
     for _ in range(1000):
         read(one, clock, 1000, 0.01)
@@ -111,8 +109,7 @@ def test_every_body_ends_though_its_connection_stays_open(size: int) -> None:
         assert low(near) == 1, "who uses the connection next waits for an answer's first byte"
 
 
-def test_a_response_without_a_socket_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = Clock(monkeypatch)
+def test_a_response_without_a_socket_is_read_all_the_same(clock: Clock) -> None:
     one = Arrivals(None)
     for _ in range(5):
         read(one, clock, MANY, 0.001)
